@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * User ABI of hmm_dmirror, a device made of RAM.
+ *
+ * The first half speaks the ioctl numbers and structures of the kernel's own
+ * HMM test driver, so that programs written for that one run on this one. The
+ * second half is ours: every structure there starts with its own size, reserved
+ * fields must be zero, and a structure that is too small or has garbage in it
+ * is refused with EINVAL before anything happens.
+ *
+ * A descriptor belongs to the process that opened it: any call through it
+ * from another address space (after fork, or passed over a socket) fails with
+ * EPERM. Once the device is gone every call fails with ENODEV.
+ */
+#ifndef HMM_DMIRROR_H
+#define HMM_DMIRROR_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+/**
+ * struct hmm_dmirror_cmd - argument of the calls shared with the test driver
+ * @addr: (in) user address the device works on, page aligned
+ * @ptr: (in) user buffer: device data for READ and MIGRATE_TO_DEV is stored
+ *	here, WRITE takes it from here, SNAPSHOT stores one byte per page
+ * @npages: (in) number of pages
+ * @cpages: (out) pages done
+ * @faults: (out) device page faults taken
+ */
+struct hmm_dmirror_cmd {
+	__u64 addr;
+	__u64 ptr;
+	__u64 npages;
+	__u64 cpages;
+	__u64 faults;
+};
+
+/* Device reads @npages at @addr into @ptr. */
+#define HMM_DMIRROR_READ		_IOWR('H', 0x00, struct hmm_dmirror_cmd)
+/* Device writes @npages from @ptr to @addr. */
+#define HMM_DMIRROR_WRITE		_IOWR('H', 0x01, struct hmm_dmirror_cmd)
+/* Move pages to the device, then let the device read them into @ptr. */
+#define HMM_DMIRROR_MIGRATE_TO_DEV	_IOWR('H', 0x02, struct hmm_dmirror_cmd)
+/* Move pages back to RAM. */
+#define HMM_DMIRROR_MIGRATE_TO_SYS	_IOWR('H', 0x03, struct hmm_dmirror_cmd)
+/* One byte per page into @ptr: where the page is and what the device may do. */
+#define HMM_DMIRROR_SNAPSHOT		_IOWR('H', 0x04, struct hmm_dmirror_cmd)
+/* 0x05, 0x06: device-exclusive access; not offered yet, fail with ENOTTY. */
+/* Bring every page of the device's memory home, whoever owns it. */
+#define HMM_DMIRROR_RELEASE		_IOWR('H', 0x07, struct hmm_dmirror_cmd)
+
+/* Bytes stored by HMM_DMIRROR_SNAPSHOT: one place, ORed with the access. */
+enum {
+	HMM_DMIRROR_PROT_ERROR			= 0xff,
+	HMM_DMIRROR_PROT_NONE			= 0x00,
+	HMM_DMIRROR_PROT_READ			= 0x01,
+	HMM_DMIRROR_PROT_WRITE			= 0x02,
+	HMM_DMIRROR_PROT_PMD			= 0x04,
+	HMM_DMIRROR_PROT_PUD			= 0x08,
+	HMM_DMIRROR_PROT_ZERO			= 0x10,
+	HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL	= 0x20,
+	HMM_DMIRROR_PROT_DEV_PRIVATE_REMOTE	= 0x30,
+	HMM_DMIRROR_PROT_DEV_COHERENT_LOCAL	= 0x40,
+	HMM_DMIRROR_PROT_DEV_COHERENT_REMOTE	= 0x50,
+};
+
+/* hmm_dmirror_info.kind */
+enum {
+	HMM_DMIRROR_KIND_NONE		= 0,	/* mirror only, no memory of its own */
+	HMM_DMIRROR_KIND_PRIVATE	= 1,
+	HMM_DMIRROR_KIND_COHERENT	= 2,
+};
+
+/**
+ * struct hmm_dmirror_info - the device and what it did for this process
+ * @size: (in) sizeof(struct hmm_dmirror_info)
+ * @kind: (out) HMM_DMIRROR_KIND_*
+ * @page_size: (out) bytes in a page
+ * @reserved: (in) 0
+ * @frames_total: (out) device memory, in pages
+ * @frames_free: (out) of these, free
+ * @frames_claimed: (out) of these, picked by a migration still under way
+ * @frames_resident: (out) of these, holding a page of some process
+ * @to_device: (out) pages of this process moved to the device
+ * @to_ram_request: (out) pages brought back because somebody asked
+ * @to_ram_fault: (out) pages brought back because the CPU touched memory
+ * @cpu_faults: (out) CPU faults served
+ * @ns_to_device: (out) time spent moving to the device
+ * @ns_to_ram: (out) time spent moving back, faults included
+ *
+ * The process counters are those of the caller's address space on this device
+ * since it first opened it.
+ */
+struct hmm_dmirror_info {
+	__u32 size;
+	__u32 kind;
+	__u32 page_size;
+	__u32 reserved;
+	__u64 frames_total;
+	__u64 frames_free;
+	__u64 frames_claimed;
+	__u64 frames_resident;
+	__u64 to_device;
+	__u64 to_ram_request;
+	__u64 to_ram_fault;
+	__u64 cpu_faults;
+	__u64 ns_to_device;
+	__u64 ns_to_ram;
+};
+#define HMM_DMIRROR_INFO		_IOWR('H', 0x40, struct hmm_dmirror_info)
+
+/* hmm_dmirror_move.direction */
+enum {
+	HMM_DMIRROR_TO_DEVICE	= 1,
+	HMM_DMIRROR_TO_RAM	= 2,
+};
+
+/* Why a page was not moved: index into hmm_dmirror_move.skipped. */
+enum {
+	HMM_DMIRROR_SKIP_UNMAPPED	= 0,	/* no mapping at this address */
+	HMM_DMIRROR_SKIP_VMA		= 1,	/* a mapping whose pages never move (device, hugetlb, DAX) */
+	HMM_DMIRROR_SKIP_BUSY		= 2,	/* swapped out, pinned, locked, or already there */
+	HMM_DMIRROR_SKIP_NO_MEMORY	= 3,	/* no free frame on the other side */
+	HMM_DMIRROR_SKIP_COPY		= 4,	/* the copy failed; the page stayed where it was */
+	HMM_DMIRROR_SKIP_REFUSED	= 5,	/* not anonymous, or changed while it was copied */
+	HMM_DMIRROR_SKIP_NR		= 6,
+};
+
+/**
+ * struct hmm_dmirror_move - move what can be moved, say what was not and why
+ * @size: (in) sizeof(struct hmm_dmirror_move)
+ * @direction: (in) HMM_DMIRROR_TO_DEVICE or HMM_DMIRROR_TO_RAM
+ * @addr: (in) start, page aligned
+ * @len: (in) bytes, a multiple of the page size, not 0
+ * @moved: (out) pages moved
+ * @skipped: (out) pages not moved, by reason
+ * @ns: (out) time spent
+ *
+ * Holes in the range are no error. @moved + the sum of @skipped is the number of
+ * pages in the range, less those that were never touched by the program and
+ * not populated on the way to RAM.
+ */
+struct hmm_dmirror_move {
+	__u32 size;
+	__u32 direction;
+	__u64 addr;
+	__u64 len;
+	__u64 moved;
+	__u64 skipped[8];
+	__u64 ns;
+};
+#define HMM_DMIRROR_MOVE		_IOWR('H', 0x41, struct hmm_dmirror_move)
+
+/* hmm_dmirror_compute.op */
+enum {
+	HMM_DMIRROR_CHECKSUM	= 1,	/* result = sum of all 64-bit words, times odd weights, see below */
+	HMM_DMIRROR_ADD		= 2,	/* every 64-bit word += operand */
+};
+
+/**
+ * struct hmm_dmirror_compute - let the device work on memory in place
+ * @size: (in) sizeof(struct hmm_dmirror_compute)
+ * @op: (in) HMM_DMIRROR_CHECKSUM or HMM_DMIRROR_ADD
+ * @addr: (in) start, page aligned
+ * @len: (in) bytes, a multiple of the page size, not 0
+ * @operand: (in) for ADD; 0 for CHECKSUM
+ * @result: (out) for CHECKSUM: the sum over i of word[i] * (2 * i + 1), modulo 2^64
+ * @device_pages: (out) pages that the device found in its own memory
+ * @faults: (out) device page faults taken on the way
+ *
+ * The device goes through its own page table, faulting pages in where it must; it
+ * never moves them.
+ */
+struct hmm_dmirror_compute {
+	__u32 size;
+	__u32 op;
+	__u64 addr;
+	__u64 len;
+	__u64 operand;
+	__u64 result;
+	__u64 device_pages;
+	__u64 faults;
+};
+#define HMM_DMIRROR_COMPUTE		_IOWR('H', 0x42, struct hmm_dmirror_compute)
+
+/* hmm_dmirror_fail.leg */
+enum {
+	HMM_DMIRROR_FAIL_NONE		= 0,	/* switch all off */
+	HMM_DMIRROR_FAIL_COPY_TO_DEVICE	= 1,
+	HMM_DMIRROR_FAIL_COPY_TO_RAM	= 2,
+	HMM_DMIRROR_FAIL_ZERO		= 3,
+	HMM_DMIRROR_FAIL_WAIT		= 4,
+};
+
+/**
+ * struct hmm_dmirror_fail - make the device fail (needs CAP_SYS_ADMIN)
+ * @size: (in) sizeof(struct hmm_dmirror_fail)
+ * @leg: (in) HMM_DMIRROR_FAIL_*
+ * @skip: (in) let that many segments of this leg succeed first
+ * @count: (in) then fail that many
+ */
+struct hmm_dmirror_fail {
+	__u32 size;
+	__u32 leg;
+	__u64 skip;
+	__u64 count;
+};
+#define HMM_DMIRROR_FAIL		_IOW('H', 0x43, struct hmm_dmirror_fail)
+
+#endif /* HMM_DMIRROR_H */

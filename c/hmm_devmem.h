@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * hmm_devmem: device memory for Linux drivers.
+ *
+ * A driver adds its device's memory; any anonymous page of a process can then
+ * live there and comes home when the CPU touches it. Two levels:
+ *
+ *   hmm_devmem_add(), hmm_devmem_add_resource()	the API of Linux 4.19: the driver
+ *	gets struct pages and a fault callback and does everything else by itself.
+ *   devm_hmm_region_add()	the managed level: the driver says how to copy, this
+ *	module does allocation, migration both ways, CPU faults, page free, teardown.
+ *
+ * Beside them, struct hmm_view is a device's view of a process: a page table of
+ * the driver's own kept in step with the CPU's.
+ *
+ * Everything here is GPL-only.
+ */
+#ifndef HMM_DEVMEM_H
+#define HMM_DEVMEM_H
+
+#include <linux/completion.h>
+#include <linux/device.h>
+#include <linux/hmm.h>
+#include <linux/ioport.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/percpu-refcount.h>
+
+#include "core.h"
+
+/* ------------------------------------------------------------------------
+ * What this kernel can do
+ */
+
+/* Memory that the CPU cannot address: hmm_devmem_add(), private regions. */
+#define HMM_CAP_PRIVATE		(1U << 0)
+/* Memory that the CPU addresses coherently: hmm_devmem_add_resource(). */
+#define HMM_CAP_COHERENT	(1U << 1)
+/* 2 MiB folios move whole, in private memory. */
+#define HMM_CAP_HUGE		(1U << 2)
+
+/**
+ * hmm_devmem_caps() - what device memory this kernel supports
+ *
+ * Context: any.
+ * Return: HMM_CAP_* bits; they do not change while the kernel runs.
+ */
+unsigned int hmm_devmem_caps(void);
+
+/* ------------------------------------------------------------------------
+ * The API of Linux 4.19
+ */
+
+struct hmm_devmem;
+
+/**
+ * struct hmm_devmem_ops - callbacks of a driver that manages its own pages
+ * @free: the last reference to @page is gone and the page belongs to the driver
+ *	again. Called in any context in which put_page() may run, interrupts and
+ *	page-table locks included: it may not sleep.
+ * @fault: the CPU touched @page, which is device private. The callback migrates
+ *	it (and, if it likes, its neighbours) to RAM with migrate_vma_setup() and
+ *	friends, passing @page as migrate_vma.fault_page. Called with the mmap lock
+ *	held for read; may sleep. 0 lets the CPU try again, so returning 0 without
+ *	having moved the page is a loop; VM_FAULT_SIGBUS or VM_FAULT_OOM otherwise.
+ *	Never called for coherent memory.
+ */
+struct hmm_devmem_ops {
+	void (*free)(struct hmm_devmem *devmem, struct page *page);
+	vm_fault_t (*fault)(struct hmm_devmem *devmem, struct vm_area_struct *vma,
+			    unsigned long addr, const struct page *page,
+			    unsigned int flags, pmd_t *pmdp);
+};
+
+/**
+ * struct hmm_devmem - one range of device memory with its struct pages
+ * @completion: done once @ref has drained at teardown
+ * @pfn_first: first page frame number
+ * @pfn_last: one past the last page frame number
+ * @resource: the physical range
+ * @device: the device that was passed in; everything is undone with it
+ * @ops: the driver's callbacks, NULL on the managed level
+ * @ref: held while a migration into this memory is under way; dying once
+ *	teardown has begun
+ * @pagemap: handed to devm_memremap_pages()
+ */
+struct hmm_devmem {
+	struct completion completion;
+	unsigned long pfn_first;
+	unsigned long pfn_last;
+	struct resource *resource;
+	struct device *device;
+	const struct hmm_devmem_ops *ops;
+	struct percpu_ref ref;
+	struct dev_pagemap pagemap;
+};
+
+struct hmm_devmem *hmm_devmem_add(const struct hmm_devmem_ops *ops,
+				  struct device *device, unsigned long size);
+struct hmm_devmem *hmm_devmem_add_resource(const struct hmm_devmem_ops *ops,
+					   struct device *device,
+					   struct resource *res);
+struct page *hmm_devmem_page_get(struct hmm_devmem *devmem, unsigned long pfn);
+void *hmm_devmem_pgmap_owner(const struct hmm_devmem *devmem);
+
+/* Mark of a resource that hmm_devmem_add_resource() accepts; 4.19 had it in ioport.h. */
+#ifndef IORES_DESC_DEVICE_PUBLIC_MEMORY
+#define IORES_DESC_DEVICE_PUBLIC_MEMORY 0x68646d70
+#endif
+
+/**
+ * hmm_devmem_page_set_drvdata() - keep one word of the driver's with a page
+ * @page: a page of device memory
+ * @data: the word; 0 right after the memory was added
+ *
+ * Context: any; the word is the driver's alone, allowed on an idle page, and kept
+ * when the page is freed and handed out again.
+ */
+static inline void hmm_devmem_page_set_drvdata(struct page *page, unsigned long data)
+{
+	page->zone_device_data = (void *)data;
+}
+
+/**
+ * hmm_devmem_page_get_drvdata() - the word kept with a page
+ * @page: a page of device memory
+ *
+ * Context: any.
+ * Return: what hmm_devmem_page_set_drvdata() stored last, 0 before that.
+ */
+static inline unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
+{
+	return (unsigned long)page->zone_device_data;
+}
+
+/* ------------------------------------------------------------------------
+ * The managed level
+ */
+
+struct hmm_region;
+
+/**
+ * struct hmm_copy - one batch of work handed to a driver
+ * @seg: coalesced segments; a driver that could not do one of them sets its status
+ *	to a negative errno, the pages of the others go on
+ * @nr: number of segments
+ * @npages: pages in all of them
+ * @fence: the driver's own, NULL at first: what @wait shall wait for
+ *
+ * Page indices count from the start of the region, system pages are given by page
+ * frame number. Copying to the device: src is a frame number, dst an index; to RAM:
+ * src is an index, dst a frame number; zeroing: dst is an index.
+ */
+struct hmm_copy {
+	struct hmm_segment *seg;
+	unsigned int nr;
+	unsigned long npages;
+	void *fence;
+};
+
+/**
+ * struct hmm_region_ops - how a driver moves bytes
+ * @copy_to_device: copy RAM to device memory. Every byte of the destination must
+ *	have been written when @wait returns: what is there belonged to somebody else.
+ * @copy_to_ram: copy device memory to RAM, likewise.
+ * @zero: clear device memory.
+ * @wait: wait until the batch is done; absent if the others only return when it is.
+ *
+ * All are called in process context, may sleep, and return 0 or a negative errno, by
+ * which the whole batch is taken as failed; a driver that has started work before it
+ * fails must not return until the device has stopped touching the pages. They run
+ * with the mmap lock of some process held for read and with pages locked, so they
+ * must not wait for a CPU fault to be served. Several calls run side by side.
+ *
+ * A copy that fails leaves its page where it was, intact; on a CPU fault the process
+ * gets SIGBUS. With no callbacks at all (coherent memory only) the CPU copies.
+ */
+struct hmm_region_ops {
+	int (*copy_to_device)(struct hmm_region *region, struct hmm_copy *copy);
+	int (*copy_to_ram)(struct hmm_region *region, struct hmm_copy *copy);
+	int (*zero)(struct hmm_region *region, struct hmm_copy *copy);
+	int (*wait)(struct hmm_region *region, struct hmm_copy *copy);
+};
+
+/**
+ * struct hmm_region_params - what to add
+ * @ops: callbacks; may be NULL for coherent memory
+ * @size: bytes of device memory, a multiple of 2 MiB; only for private memory
+ * @res: coherent memory: its physical range, owned by the caller, aligned to 2 MiB,
+ *	with real memory behind every byte; NULL for private memory
+ * @driver_data: for hmm_region_data()
+ */
+struct hmm_region_params {
+	const struct hmm_region_ops *ops;
+	u64 size;
+	struct resource *res;
+	void *driver_data;
+};
+
+/* Why a page was not moved. */
+enum hmm_skip {
+	HMM_SKIP_UNMAPPED,	/* no mapping at this address */
+	HMM_SKIP_VMA,		/* a mapping whose pages never move */
+	HMM_SKIP_BUSY,		/* swapped out, pinned, locked, or already there */
+	HMM_SKIP_NO_MEMORY,	/* no free frame on the other side */
+	HMM_SKIP_COPY,		/* the driver reported a failed copy */
+	HMM_SKIP_REFUSED,	/* not anonymous, or changed while it was copied */
+	HMM_SKIP_NR
+};
+
+/* Nothing is moved unless every page of the range is mapped and readable. */
+#define HMM_MIGRATE_STRICT	(1U << 0)
+
+/**
+ * struct hmm_migrate - a request to move a range, and what came of it
+ * @mm: the address space; the caller holds a reference that keeps the struct alive
+ * @start: first byte, page aligned
+ * @end: one past the last byte, page aligned
+ * @flags: HMM_MIGRATE_*
+ * @moved: (out) pages moved
+ * @skipped: (out) pages not moved, by enum hmm_skip
+ */
+struct hmm_migrate {
+	struct mm_struct *mm;
+	unsigned long start;
+	unsigned long end;
+	unsigned int flags;
+	unsigned long moved;
+	unsigned long skipped[HMM_SKIP_NR];
+};
+
+/**
+ * struct hmm_region_stats - counters of a region, or of one process on it
+ * @to_device: pages moved to the device
+ * @to_ram_request: pages brought back because somebody asked, eviction included
+ * @to_ram_fault: pages brought back because the CPU touched memory
+ * @cpu_faults: CPU faults served
+ * @ns_to_device: nanoseconds spent moving pages to the device
+ * @ns_to_ram: nanoseconds spent moving pages back
+ */
+struct hmm_region_stats {
+	u64 to_device;
+	u64 to_ram_request;
+	u64 to_ram_fault;
+	u64 cpu_faults;
+	u64 ns_to_device;
+	u64 ns_to_ram;
+};
+
+struct hmm_region *devm_hmm_region_add(struct device *device,
+				       const struct hmm_region_params *params);
+void devm_hmm_region_remove(struct hmm_region *region);
+void hmm_region_get(struct hmm_region *region);
+void hmm_region_put(struct hmm_region *region);
+void *hmm_region_data(const struct hmm_region *region);
+struct hmm_region *hmm_region_of_page(const struct page *page);
+u64 hmm_region_page_index(const struct hmm_region *region, const struct page *page);
+int hmm_region_frames(struct hmm_region *region, struct hmm_core_stats *frames);
+void hmm_region_stats(struct hmm_region *region, struct mm_struct *mm,
+		      struct hmm_region_stats *stats);
+
+int hmm_migrate_to_device(struct hmm_region *region, struct hmm_migrate *m);
+int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m);
+int hmm_region_evict(struct hmm_region *region);
+
+/* ------------------------------------------------------------------------
+ * A device's view of a process
+ */
+
+struct hmm_view;
+
+/**
+ * struct hmm_view_ops - a driver's page table for one process
+ * @map: enter pages into the device's page table. @pfns are HMM_PFN_* entries as
+ *	hmm_range_fault() made them, one per page from @addr on, all valid. 0 or a
+ *	negative errno, which hmm_view_fault() hands back.
+ * @invalidate: forget every entry in [start, end). On return the device no longer
+ *	uses them. Cannot fail.
+ *
+ * Both are called with the view's lock held. That lock is taken inside memory
+ * reclaim: neither may allocate memory in a way that waits for reclaim, nor take
+ * the mmap lock, nor call back into this module.
+ */
+struct hmm_view_ops {
+	int (*map)(struct hmm_view *view, unsigned long addr,
+		   const unsigned long *pfns, unsigned long npages);
+	void (*invalidate)(struct hmm_view *view, unsigned long start,
+			   unsigned long end);
+};
+
+/* The device is going to write. */
+#define HMM_VIEW_WRITE	(1U << 0)
+
+struct hmm_view *hmm_view_attach(struct hmm_region *region,
+				 const struct hmm_view_ops *ops, void *driver_data);
+void hmm_view_detach(struct hmm_view *view);
+void *hmm_view_data(const struct hmm_view *view);
+struct mm_struct *hmm_view_mm(const struct hmm_view *view);
+void hmm_view_lock(struct hmm_view *view);
+void hmm_view_unlock(struct hmm_view *view);
+int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
+		   unsigned int flags);
+int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long end,
+		      unsigned long *pfns);
+
+#endif /* HMM_DEVMEM_H */
