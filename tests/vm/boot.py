@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Boots a kernel in QEMU, runs a plan of commands in it and says what happened.
+
+The first serial port carries the kernel's console into a file, the second one what the commands print. KVM is used
+only when HMM_ACCEL=kvm asks for it: a /dev/kvm that exists may hang.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cache
+import initramfs
+from kernel import Kernel, Machine
+from progress import Failure
+
+BOOT_SECONDS = 120
+
+
+@dataclass
+class Job:
+    """One command of the plan, and what became of it."""
+
+    name: str
+    command: str
+    seconds: int
+    output: list[str] = field(default_factory=list)
+    code: int | None = None
+    timed_out: bool = False
+    took: float = 0.0
+
+    @property
+    def ran(self) -> bool:
+        """It came to an end, whatever that was."""
+        return self.code is not None
+
+
+@dataclass
+class Report:
+    """What a run of a machine left behind."""
+
+    jobs: list[Job]
+    console: Path
+    log: list[str] = field(default_factory=list)
+    tainted: int | None = None
+    finished: bool = False
+    boot_seconds: float = 0.0
+    trouble: str = ""
+
+
+def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool) -> list[str]:
+    accelerator = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
+    append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel", *machine.append]
+    words = ["qemu-system-x86_64", "-machine", "pc", "-m", str(machine.memory)]
+    if counting:
+        # One virtual nanosecond is one guest instruction; without rep-movs each repetition would count.
+        words += ["-smp", "1", "-cpu", "max,-erms,-fsrm", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+        append.append("tsc=reliable")
+    else:
+        words += ["-smp", "2", "-cpu", "max", "-accel", accelerator]
+    return [*words, "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-nic", "none",
+            "-serial", f"file:{console}", "-serial", "stdio",
+            "-kernel", str(kernel.image), "-initrd", str(image), "-append", " ".join(append)]
+
+
+def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job], *, counting: bool = False,
+         on_line: Callable[[Job | None, str], None] | None = None) -> Report:
+    """Run the jobs one after the other in a fresh machine. Returns also when the machine crashed or hung."""
+    place = tree.place.parent
+    console = place / "console.log"
+    console.write_bytes(b"")
+    (tree.place / "plan").write_text("".join(f"{job.name}\t{job.seconds}\t{job.command}\n" for job in jobs))
+    image = tree.pack(place / "initramfs.cpio")
+    report = Report(jobs, console)
+    budget = BOOT_SECONDS + sum(job.seconds for job in jobs) + 30
+    factor = 4 if counting else 1
+    qemu = subprocess.Popen(_command(kernel, machine, image, console, counting), stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=open(place / "qemu.log", "wb"))
+    assert qemu.stdout
+    listener = _Listener(report, on_line)
+    try:
+        with open(place / "output.log", "wb") as record:
+            for line in _lines(qemu.stdout, factor, budget, lambda: report.boot_seconds > 0):
+                record.write(line.encode() + b"\n")
+                listener.hear(line)
+    except TimeoutError as late:
+        report.trouble = str(late)
+    finally:
+        if qemu.poll() is None:
+            try:
+                qemu.wait(0 if report.trouble else 10)
+            except subprocess.TimeoutExpired:
+                qemu.kill()
+        qemu.wait()
+    if not report.finished and not report.trouble:
+        last = f", during '{listener.current.name}'" if listener.current else ""
+        report.trouble = f"the kernel stopped{last}" if report.boot_seconds else f"QEMU ended before the kernel was up (exit {qemu.returncode})"
+    return report
+
+
+def _lines(pipe: object, factor: int, budget: int, is_up: Callable[[], bool]) -> Iterable[str]:
+    """The lines of a pipe until it closes; TimeoutError when the machine takes too long."""
+    descriptor = pipe.fileno()  # type: ignore[attr-defined]
+    begin = time.monotonic()
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            if not selector.select(1.0):
+                spent = time.monotonic() - begin
+                if not is_up() and spent > BOOT_SECONDS * factor:
+                    raise TimeoutError(f"the kernel did not start within {BOOT_SECONDS * factor} s")
+                if spent > budget * factor:
+                    raise TimeoutError(f"the machine was not done within {budget * factor} s")
+                continue
+            data = os.read(descriptor, 65536)
+            if not data:
+                break
+            rest += data
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                yield line.rstrip(b"\r").decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+class _Listener:
+    """Understands what init.sh says."""
+
+    def __init__(self, report: Report, on_line: Callable[[Job | None, str], None] | None) -> None:
+        self.report = report
+        self.on_line = on_line
+        self.current: Job | None = None
+        self._jobs = {job.name: job for job in report.jobs}
+        self._in_log = False
+        self._begin = time.monotonic()
+        self._since = 0.0
+
+    def hear(self, line: str) -> None:
+        """Take one line."""
+        if line.startswith("@vm "):
+            self._marker(line.split())
+        elif self._in_log:
+            self.report.log.append(line)
+        else:
+            if self.current is not None:
+                self.current.output.append(line)
+            if self.on_line:
+                self.on_line(self.current, line)
+
+    def _marker(self, words: list[str]) -> None:
+        match words[1:]:
+            case ["up", *_]:
+                self.report.boot_seconds = time.monotonic() - self._begin
+            case ["begin", name]:
+                self.current = self._jobs.get(name)
+                self._since = time.monotonic()
+            case ["timeout", name] if name in self._jobs:
+                self._jobs[name].timed_out = True
+            case ["end", name, code] if name in self._jobs:
+                job = self._jobs[name]
+                job.code = int(code)
+                job.took = time.monotonic() - self._since
+                if job.output and not job.output[-1]:
+                    job.output.pop()
+                self.current = None
+            case ["tainted", number]:
+                self.report.tainted = int(number)
+            case ["log"]:
+                self._in_log = True
+            case ["done"]:
+                self._in_log = False
+                self.report.finished = True
+
+
+def place_for(kernel: Kernel, name: str) -> Path:
+    """Where the files of one run are kept."""
+    place = cache.TARGET / "vm" / f"{kernel.line.name}-{name}"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def must_exist() -> None:
+    """QEMU, before much else is done."""
+    if subprocess.run(["sh", "-c", "command -v qemu-system-x86_64"], capture_output=True, check=False).returncode:
+        raise Failure("there is no QEMU", hint="apt-get install --no-install-recommends qemu-system-x86")
+
+
+def console_tail(report: Report, lines: int = 40) -> list[str]:
+    """The last words of the kernel."""
+    text = report.console.read_text(errors="replace") if report.console.exists() else ""
+    return re.sub(r"\r", "", text).splitlines()[-lines:]

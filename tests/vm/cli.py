@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The commands behind the Makefile."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import boot
+import build
+import kernel
+import klog
+from initramfs import Tree
+from progress import Failure
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Build the modules, boot one machine, run one command in it and show everything."""
+    boot.must_exist()
+    found = kernel.fetch(kernel.line(arguments.kernel))
+    machine = kernel.machine(arguments.machine or found.line.runs[0])
+    modules = build.build(found, arguments.source)
+    for line in modules.complaints:
+        print(f"  ! {line}")
+    tree = Tree(boot.place_for(found, "run") / "tree")
+    tree.add_modules(modules.modules)
+    for file in arguments.file:
+        tree.add_program(file)
+    load = [] if arguments.no_load or arguments.source else [f"insmod /modules/{module}" for module in machine.modules]
+    command = "; ".join([*(f"{word} || exit 99" for word in load), "true"])
+    script = arguments.command or "dmesg | tail -n 30"
+    if Path(script).is_file():
+        tree.add(Path(script), "/run.sh", 0o755)
+    else:
+        (tree.place / "run.sh").write_text(f"{script}\n")
+    jobs = [boot.Job("load", command, 60), boot.Job("run", "/usr/bin/sh /run.sh", arguments.timeout)]
+    report = boot.boot(found, machine, tree, jobs, counting=arguments.icount,
+                       on_line=lambda job, line: print(line, flush=True) if job else None)
+    job = jobs[1]
+    for line in klog.complaints(klog.since_start(report.log) or boot.console_tail(report, 400)):
+        print(f"  kernel: {line}")
+    if report.trouble:
+        print("\n".join(f"  console: {line}" for line in boot.console_tail(report)))
+        print(f"  trouble: {report.trouble}; whole console: {report.console}")
+        return 1
+    taint = klog.taint(report.tainted or 0)
+    print(f"  up after {report.boot_seconds:.1f} s, ran {job.took:.1f} s, exit {job.code}"
+          f"{', timed out' if job.timed_out else ''}{f', tainted {taint}' if taint else ''}; console: {report.console}")
+    return job.code or 0
+
+
+def main() -> int:
+    """Parse the command line and run a command; a Failure is told in words, not with a traceback."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    run = commands.add_parser("run", help=_run.__doc__)
+    run.add_argument("--kernel", default=kernel.lines()[0].name)
+    run.add_argument("--machine", help="private or coherent; the first of the kernel's machines if not given")
+    run.add_argument("--command", help="a shell command, or the path of a script")
+    run.add_argument("--file", action="append", default=[], type=Path, help="a program of this machine to take along")
+    run.add_argument("--timeout", type=int, default=120)
+    run.add_argument("--icount", action="store_true", help="count instructions: one virtual ns is one instruction")
+    run.add_argument("--no-load", action="store_true", help="do not load the modules first")
+    run.add_argument("--source", type=Path, help="build this directory with a Kbuild in it instead of ours")
+    run.set_defaults(call=_run)
+
+    arguments = parser.parse_args()
+    os.environ.pop("MAKEFLAGS", None)
+    try:
+        return int(arguments.call(arguments))
+    except Failure as failure:
+        failure.show()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
