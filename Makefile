@@ -11,6 +11,7 @@ RUN     ?=
 FILES   ?=
 OUT     := target/build/$(if $(filter file,$(origin KDIR)),$(KVER),custom)
 VM      := $(PYTHON) tests/vm/cli.py
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-devmem
 
 .DEFAULT_GOAL := modules
 .DELETE_ON_ERROR:
@@ -36,11 +37,40 @@ modules_install: modules ## install them below /lib/modules (INSTALL_MOD_PATH= f
 setup:
 	@sh tests/vm/setup.sh
 
+.PHONY: user
+user: $(patsubst tests/user/%.c,target/user/%,$(wildcard tests/user/*.c)) ## build hmm-run and the programs that run in the test machines
+	cargo build --release --locked --workspace
+
+target/user/%: tests/user/%.c $(wildcard tests/user/*.h c/drivers/dmirror/*.h)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -pthread -I. -o $@ $<
+
+.PHONY: test
+test: setup ## run every test: host, generated files, modules, virtual machines (KERNEL= for one kernel only)
+	@$(VM) test $(KERNEL:%=--kernel %)
+
+.PHONY: demo
+demo: setup ## boot stock kernels and show pages of real programs living in device memory (KERNEL= for one kernel only)
+	@$(VM) demo $(KERNEL:%=--kernel %)
+
 .PHONY: vm
-vm: setup core ## boot a kernel, load the modules, run one command: make vm KERNEL=7.3 MACHINE=coherent RUN='cmd' FILES='prog ...'
-	@$(VM) run $(if $(KERNEL),--kernel $(KERNEL)) $(if $(MACHINE),--machine $(MACHINE)) $(FILES:%=--file %) \
-		$(if $(RUN),--command '$(subst ','\'',$(RUN))')
+vm: export HMM_RUN = $(value RUN)
+vm: setup core ## boot one kernel, load the modules, run a command: make vm KERNEL=7.3 MACHINE=coherent RUN='cmd' FILES='prog ...'
+	@$(VM) run $(KERNEL:%=--kernel %) $(MACHINE:%=--machine %) $(FILES:%=--file %)
+
+.PHONY: kernels update
+kernels: setup ## show the kernels under test and fetch those that are missing
+	@$(VM) list
+update: setup ## look for newer kernels in the archive now
+	@$(VM) update
+
+.PHONY: clean distclean
+clean: ## remove what was built
+	rm -rf target
+distclean: clean ## remove the cache of kernels and build roots as well
+	@if grep -qs " $(CACHE)/" /proc/mounts; then echo "something is mounted below $(CACHE); unmount it first"; exit 1; fi
+	rm -rf --one-file-system "$(CACHE)"
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z_-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z_-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24

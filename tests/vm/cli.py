@@ -10,6 +10,8 @@ from pathlib import Path
 
 import boot
 import build
+import cache
+import check
 import kernel
 import klog
 from initramfs import Tree
@@ -51,6 +53,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return job.code or 0
 
 
+def _test(arguments: argparse.Namespace) -> int:
+    """Run all tests, or those of the chosen kernels."""
+    return check.everything(arguments.kernel)
+
+
+def _update(_arguments: argparse.Namespace) -> int:
+    """Refresh the package lists and fetch kernels and build roots that became newer."""
+    kernel.archive().refresh(force=True)
+    return _list(_arguments)
+
+
+def _list(_arguments: argparse.Namespace) -> int:
+    """Show the kernels of the list as they are today."""
+    for line in kernel.lines():
+        found = kernel.fetch(line)
+        print(f"  {line.name:<12} {found.release:<28} {found.version:<24} {', '.join(line.runs)}")
+    return 0
+
+
 def main() -> int:
     """Parse the command line and run a command; a Failure is told in words, not with a traceback."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,7 +80,7 @@ def main() -> int:
     run = commands.add_parser("run", help=_run.__doc__)
     run.add_argument("--kernel", default=kernel.lines()[0].name)
     run.add_argument("--machine", help="private or coherent; the first of the kernel's machines if not given")
-    run.add_argument("--command", help="a shell command, or the path of a script")
+    run.add_argument("--command", default=os.environ.get("HMM_RUN"), help="a shell command, or the path of a script")
     run.add_argument("--file", action="append", default=[], type=Path, help="a program of this machine to take along")
     run.add_argument("--timeout", type=int, default=120)
     run.add_argument("--icount", action="store_true", help="count instructions: one virtual ns is one instruction")
@@ -67,8 +88,18 @@ def main() -> int:
     run.add_argument("--source", type=Path, help="build this directory with a Kbuild in it instead of ours")
     run.set_defaults(call=_run)
 
+    test = commands.add_parser("test", help=_test.__doc__)
+    test.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
+    test.set_defaults(call=_test)
+
+    commands.add_parser("update", help=_update.__doc__).set_defaults(call=_update)
+    commands.add_parser("list", help=_list.__doc__).set_defaults(call=_list)
+
     arguments = parser.parse_args()
-    os.environ.pop("MAKEFLAGS", None)
+    # This is run by make, and runs make: what the outer one was told is not for the inner ones.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(name, None)
+    os.chdir(cache.TREE)
     try:
         return int(arguments.call(arguments))
     except Failure as failure:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`make test`: the harness itself, generated files, the core on the host, its object, the modules, the machines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+import boot
+import build
+import cache
+import kernel
+import klog
+import ktap
+import suite
+from initramfs import Tree
+from kernel import Kernel, Line, Machine
+from progress import Failure, Step
+from results import Results
+
+# The core's own limit, from its design: it has to stay a small thing.
+CORE_TEXT_BYTES = 32 * 1024
+
+
+def everything(only: list[str]) -> int:
+    """Run all stages. Broken machinery is a failure that ends the run with its explanation, never a silent skip."""
+    results = Results()
+    try:
+        boot.must_exist()
+        harness(results)
+        generated(results)
+        core(results)
+        host(results)
+        user_programs()
+        for line in kernel.lines():
+            if not only or line.name in only:
+                one_kernel(results, line)
+    except Failure as failure:
+        failure.show(sys.stdout)
+        results.add("machinery", failure.what, False)
+    return results.close()
+
+
+def harness(results: Results) -> None:
+    """The tests of this harness."""
+    loader = unittest.TestLoader()
+    for entry in _flat(loader.discover(str(Path(__file__).parent), pattern="test_*.py")):
+        outcome = unittest.TestResult()
+        entry.run(outcome)
+        problems = [text for _, text in [*outcome.failures, *outcome.errors]]
+        results.add("harness", entry.id(), not problems, problems[0].splitlines() if problems else [])
+
+
+def _flat(tests: unittest.TestSuite) -> list[unittest.TestCase]:
+    found: list[unittest.TestCase] = []
+    for entry in tests:
+        found += _flat(entry) if isinstance(entry, unittest.TestSuite) else [entry]
+    return found
+
+
+def generated(results: Results) -> None:
+    """Generate everything again: no file may change."""
+    before = _sources()
+    with Step("generated files", "gen") as step:
+        step.run(["make", "gen"], hint="make gen")
+    after = _sources()
+    changed = sorted(str(path.relative_to(cache.TREE)) for path in before.keys() | after.keys()
+                     if before.get(path) != after.get(path))
+    results.add("generated", "checked-in files are what make gen writes", not changed,
+                [f"changed: {name}" for name in changed])
+
+
+def _sources() -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest()
+            for folder in ("c", "rust", "tests/user") for path in (cache.TREE / folder).rglob("*") if path.is_file()}
+
+
+def core(results: Results) -> None:
+    """The core's object; its build rule refuses foreign relocations, symbols and panics by itself."""
+    with Step("core object", "core") as step:
+        step.run(["make", "core"], hint="make core")
+    results.add("core", "builds, with its checks of relocations, symbols and panics", True)
+    output = subprocess.run(["size", "-A", build.CORE], capture_output=True, text=True, check=True).stdout
+    text = sum(int(words[1]) for words in map(str.split, output.splitlines())
+               if len(words) >= 2 and words[0].startswith(".text") and words[1].isdigit())
+    results.add("core", f"text of {text} bytes is at most {CORE_TEXT_BYTES}", 0 < text <= CORE_TEXT_BYTES)
+
+
+_CARGO_TEST = re.compile(r"^test (?P<name>.+?)(?: - should panic)? \.\.\. (?P<verdict>ok|FAILED|ignored)(?:, (?P<reason>.*))?$")
+_CARGO_BINARY = re.compile(r"^\s+(?:Running (?:unittests )?(?P<path>\S+)|Doc-tests (?P<doc>\S+))")
+
+
+def host(results: Results) -> None:
+    """Every cargo test of the workspace, counted one by one."""
+    trouble: Failure | None = None
+    with Step("host tests", "cargo-test") as step:
+        try:
+            step.run(["cargo", "test", "--workspace", "--locked", "--no-fail-fast", "--color=never"], hint="cargo test --workspace")
+        except Failure as failure:
+            trouble = failure
+    assert step.log
+    failed = passed = 0
+    where = "host"
+    for line in step.log.read_text(errors="replace").splitlines():
+        if binary := _CARGO_BINARY.match(line):
+            where = f"host {binary['path'] or 'doc ' + binary['doc']}"
+        elif match := _CARGO_TEST.match(line):
+            if match["verdict"] == "ignored":
+                results.skip(where, match["name"], match["reason"] or "marked as ignored")
+                continue
+            results.add(where, match["name"], match["verdict"] == "ok")
+            passed += match["verdict"] == "ok"
+            failed += match["verdict"] != "ok"
+    # An exit code that no failed test explains is a build failure or a crash.
+    if trouble and not failed:
+        raise trouble
+    if not passed:
+        raise Failure("cargo test ran no test", step.log)
+
+
+def user_programs() -> None:
+    """The programs that run inside the machines."""
+    with Step("programs for the machines", "user") as step:
+        step.run(["make", "user"], hint="make user")
+
+
+def one_kernel(results: Results, line: Line) -> None:
+    """Build for one kernel and boot it in each of its machines."""
+    found = kernel.fetch(line)
+    modules = build.build(found)
+    results.add(f"build {line.name}", f"modules for {found.release} {found.version} without a complaint",
+                not modules.complaints, modules.complaints)
+    for name in line.runs:
+        one_machine(results, found, kernel.machine(name), modules.modules)
+
+
+def loading(machine: Machine) -> str:
+    """The command that loads a machine's modules."""
+    return " && ".join(f"insmod /modules/{module}" for module in machine.modules)
+
+
+def unloading(machine: Machine) -> str:
+    """The command that unloads them, the last one first."""
+    return " && ".join(f"rmmod {module.split()[0].removesuffix('.ko')}" for module in reversed(machine.modules))
+
+
+def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path]) -> None:
+    """Boot once: load, every program that fits, unload, load and unload again; then read the kernel's log."""
+    group = f"{found.line.name} {machine.name}"
+    chosen = suite.programs("test")
+    for program in chosen:
+        if not program.fits(machine.name):
+            results.skip(group, program.name, f"not for a {machine.name} machine")
+    chosen = [program for program in chosen if program.fits(machine.name)]
+    tree = Tree(boot.place_for(found, machine.name) / "tree")
+    tree.add_modules(modules)
+    suite.equip(tree, chosen)
+    own = [boot.Job("load", loading(machine), 60)]
+    last = [boot.Job("unload", unloading(machine), 120),
+            boot.Job("load-again", f"{loading(machine)} && {unloading(machine)}", 120)]
+    programs = [program.job() for program in chosen]
+    with Step(f"machine {group}") as step:
+        def tell(job: boot.Job | None, _line: str) -> None:
+            step.note = job.name if job else ""
+        report = boot.boot(found, machine, tree, [*own, *programs, *last], on_line=tell)
+        step.note = f"up after {report.boot_seconds:.0f} s" + (f"; {report.trouble}" if report.trouble else "")
+
+    for job in [*own, *programs, *last]:
+        if not job.ran:
+            why = ["timed out"] if job.timed_out else [report.trouble or "was not run"]
+            results.add(group, f"{job.name} came to an end", False, [*job.output[-20:], *why])
+        elif job in programs:
+            _program(results, group, job)
+        else:
+            results.add(group, job.name, job.code == 0, [*job.output, f"exit {job.code}"])
+    if not report.finished:
+        results.add(group, "the machine ran to its end", False,
+                    [report.trouble, f"console: {report.console}", *boot.console_tail(report, 28)])
+    log = klog.since_start(report.log) if report.finished else boot.console_tail(report, 2000)
+    found_lines = klog.complaints(log)
+    results.add(group, "kernel log without a complaint", not found_lines, found_lines)
+    if report.tainted is not None:
+        taint = klog.taint(report.tainted)
+        results.add(group, "no taint beyond out-of-tree and unsigned", not taint, [f"tainted: {taint}"])
+
+
+def _program(results: Results, group: str, job: boot.Job) -> None:
+    tests = ktap.parse(job.output)
+    for test in tests:
+        name = f"{job.name}: {test.name}" if test.name else job.name
+        if test.skipped:
+            results.skip(group, name, test.reason)
+        else:
+            results.add(group, name, test.passed, test.notes)
+    if job.timed_out:
+        results.add(group, f"{job.name}: ends within {job.seconds} s", False, job.output[-20:])
+    elif job.code and all(test.passed for test in tests):
+        results.add(group, f"{job.name}: exits with 0", False, [f"exit {job.code}", *job.output[-20:]])
+
+
+def environment() -> str:
+    """What the run was made on, for the head of a log."""
+    return f"{os.cpu_count()} processors, {os.uname().release}"

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What runs inside the machines: tests/user/suite.toml.
+
+Each [[test]] (KTAP on its standard output) and each [[demo]] (lines `HMM-DEMO {json}`) has
+    name      of small letters, digits and dashes
+    run       a shell command
+    files     what it needs: a path in the clone, an absolute path of this machine, or the bare name of a program here
+    machines  where it can run; all when not given
+    timeout   in seconds
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cache
+import kernel
+from boot import Job
+from initramfs import Tree
+from progress import Failure
+
+LIST = cache.TREE / "tests" / "user" / "suite.toml"
+_ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One entry of the suite."""
+
+    name: str
+    run: str
+    files: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+    timeout: int = 60
+
+    def fits(self, machine: str) -> bool:
+        """Whether it can run in this machine."""
+        return not self.machines or machine in self.machines
+
+    def job(self) -> Job:
+        """It as a line of a machine's plan."""
+        return Job(self.name, self.run, self.timeout)
+
+
+def programs(kind: str) -> list[Program]:
+    """The entries of a kind, `test` or `demo`."""
+    if not LIST.exists():
+        raise Failure("there is no tests/user/suite.toml")
+    known = set(kernel.table()["machines"])
+    result = []
+    for entry in tomllib.loads(LIST.read_text()).get(kind, []):
+        try:
+            program = Program(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+        except TypeError as error:
+            raise Failure(f"tests/user/suite.toml, [[{kind}]] {entry.get('name')}: {error}") from error
+        if unknown := set(program.machines) - known:
+            raise Failure(f"tests/user/suite.toml, {program.name}: unknown machine {', '.join(unknown)}")
+        result.append(program)
+    return result
+
+
+def equip(tree: Tree, chosen: list[Program]) -> None:
+    """Copy what the programs need into a machine."""
+    for name in dict.fromkeys(name for program in chosen for name in program.files):
+        if "/" not in name:
+            tree.add_host_program(name)
+            continue
+        source = cache.TREE / name  # an absolute name stays what it is
+        if not source.is_file():
+            raise Failure(f"tests/user/suite.toml names {name}, which does not exist", hint="make user")
+        with open(source, "rb") as handle:
+            elf = handle.read(4) == _ELF
+        if ".so" in source.suffixes:
+            tree.add_program(source, f"/usr/lib/{source.name}")
+        elif elf:
+            tree.add_program(source)
+        else:
+            tree.add(source, name if name.startswith("/") else f"/data/{source.name}")
+
+
+def user_programs() -> list[Path]:
+    """The C programs of tests/user."""
+    return sorted((cache.TREE / "tests" / "user").glob("*.c"))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of the parts of this harness that judge: a judge that is wrong passes everything."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import boot
+import build
+import kernel
+import klog
+import ktap
+
+
+class Ktap(unittest.TestCase):
+    def verdicts(self, text: str) -> list[tuple[str, bool, bool]]:
+        return [(r.name, r.passed, r.skipped) for r in ktap.parse(text.splitlines())]
+
+    def test_flat(self) -> None:
+        self.assertEqual(self.verdicts("TAP version 13\n1..3\nok 1 one\nnot ok 2 - two\nok 3 three # SKIP no device"),
+                         [("one", True, False), ("two", False, False), ("three", True, True)])
+
+    def test_nested(self) -> None:
+        text = "KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n  ok 1 a\n  not ok 2 b\nnot ok 1 suite\nok 2 other"
+        self.assertEqual(self.verdicts(text), [("suite: a", True, False), ("suite: b", False, False), ("other", True, False)])
+
+    def test_parent_fails_alone(self) -> None:
+        text = "KTAP version 1\n1..1\n  1..1\n  ok 1 a\nnot ok 1 suite"
+        self.assertEqual(self.verdicts(text), [("suite: a", True, False), ("suite", False, False)])
+
+    def test_plan_not_kept(self) -> None:
+        results = ktap.parse("KTAP version 1\n1..3\nok 1 a".splitlines())
+        self.assertEqual([r.passed for r in results], [True, False])
+
+    def test_killed_in_subtest(self) -> None:
+        results = ktap.parse("KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n  ok 1 a".splitlines())
+        self.assertEqual(sorted(r.passed for r in results), [False, False, True])
+
+    def test_silence_fails(self) -> None:
+        self.assertEqual(self.verdicts("Segmentation fault"), [("speaks KTAP", False, False)])
+
+    def test_skip_all(self) -> None:
+        self.assertEqual(self.verdicts("KTAP version 1\n1..0 # SKIP no private memory"), [("", True, True)])
+
+    def test_notes_belong_to_the_next_result(self) -> None:
+        results = ktap.parse("TAP version 13\n1..2\n# why\nnot ok 1 a\nok 2 b".splitlines())
+        self.assertEqual((results[0].notes, results[1].notes), (["why"], []))
+
+
+class Klog(unittest.TestCase):
+    def test_clean(self) -> None:
+        self.assertEqual(klog.complaints([
+            "<4>[    3.1] hmm_devmem: loading out-of-tree module taints kernel.",
+            "<4>[    3.1] hmm_devmem: module verification failed: signature and/or required key missing - tainting kernel",
+            "<6>[    3.2] hmm_devmem: private yes, coherent yes", "<4>[    2.0] some other driver is unhappy",
+            "<12>[    3.0] hmm-vm: begin WARN"]), [])
+
+    def test_dirty(self) -> None:
+        for line in ("<4>[ 1.0] WARNING: CPU: 0 PID: 1 at mm/memremap.c:158", "<4>[ 1.0] hmm_dmirror: odd size",
+                     "<1>[ 1.0] BUG: kernel NULL pointer dereference", "<6>[ 1.0] Call Trace:", "[ 1.0] Oops: 0000 [#1]",
+                     "<3>[ 1.0] INFO: task x:1 blocked for more than 120 seconds."):
+            self.assertEqual(klog.complaints([line]), [line])
+
+    def test_taint(self) -> None:
+        self.assertEqual(klog.taint((1 << 12) | (1 << 13)), "")
+        self.assertEqual(klog.taint((1 << 12) | (1 << 9)), "W")
+
+
+class Build(unittest.TestCase):
+    def test_complaints(self) -> None:
+        dirty = ["/build/c/x.c:1:2: warning: unused variable 'a' [-Wunused-variable]",
+                 "hmm.o: warning: objtool: f+0x1: unreachable instruction", "WARNING: modpost: missing MODULE_DESCRIPTION()",
+                 'ERROR: modpost: "x" [y.ko] undefined!']
+        clean = ["  CC [M]  x.o", "Skipping BTF generation for x.ko due to unavailability of vmlinux", "$ make W=1 error"]
+        self.assertEqual(build.complaints("\n".join([*clean, *dirty])), dirty)
+
+    def test_mirror(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            source, target = Path(name, "a"), Path(name, "b")
+            (source / "d").mkdir(parents=True)
+            (source / "d/x").write_text("1")
+            (source / "y").write_text("2")
+            build.mirror(source, target)
+            (target / "y.o").write_text("built")
+            (source / "y").unlink()
+            build.mirror(source, target)
+            self.assertEqual(sorted(p.name for p in target.rglob("*") if p.is_file()), [".mirrored", "x", "y.o"])
+
+
+class List(unittest.TestCase):
+    def test_every_line_names_what_exists(self) -> None:
+        for line in kernel.lines():
+            self.assertIn(line.root, kernel.table()["roots"])
+            for name in line.runs:
+                self.assertTrue(kernel.machine(name).modules)
+
+    def test_names_are_unique(self) -> None:
+        names = [line.name for line in kernel.lines()]
+        self.assertEqual(len(names), len(set(names)))
+
+
+class Listener(unittest.TestCase):
+    def test_jobs(self) -> None:
+        jobs = [boot.Job("a", "x", 1), boot.Job("b", "y", 1)]
+        report = boot.Report(jobs, Path("console"))
+        listener = boot._Listener(report, None)
+        for line in ("noise", "@vm up 3.0", "@vm begin a", "ok 1 one", "", "@vm end a 0", "@vm begin b", "@vm timeout b",
+                     "", "@vm end b 137", "@vm tainted 12288", "@vm log", "<6>[ 1.0] x", "@vm done"):
+            listener.hear(line)
+        self.assertEqual((jobs[0].output, jobs[0].code, jobs[1].timed_out), (["ok 1 one"], 0, True))
+        self.assertEqual((report.tainted, report.log, report.finished), (12288, ["<6>[ 1.0] x"], True))
