@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The ioctl numbers, computed the way `<linux/ioctl.h>` does.
+//!
+//! bindgen cannot evaluate `_IOWR(...)`; the numbers are therefore built here from the generated
+//! structures, and `tests/abi.rs` compares each with what the C compiler says.
+
+use crate::sys;
+use core::mem::size_of;
+
+const WRITE: u32 = 1;
+const READ: u32 = 2;
+
+/// `_IOC(dir, type, nr, size)` of `<asm-generic/ioctl.h>`.
+#[must_use]
+pub const fn ioc(dir: u32, ty: u8, nr: u8, size: usize) -> u32 {
+    assert!(size < 1 << 14, "an ioctl argument has at most 14 bits of size");
+    dir << 30 | (size as u32) << 16 | (ty as u32) << 8 | nr as u32
+}
+
+const fn iowr<T>(nr: u8) -> u32 {
+    ioc(READ | WRITE, b'H', nr, size_of::<T>())
+}
+
+/// The device reads memory into a buffer.
+pub const READ_NR: u32 = iowr::<sys::hmm_dmirror_cmd>(0x00);
+/// The device writes memory from a buffer.
+pub const WRITE_NR: u32 = iowr::<sys::hmm_dmirror_cmd>(0x01);
+/// Move to the device, then read back through the device.
+pub const MIGRATE_TO_DEV: u32 = iowr::<sys::hmm_dmirror_cmd>(0x02);
+/// Move to RAM.
+pub const MIGRATE_TO_SYS: u32 = iowr::<sys::hmm_dmirror_cmd>(0x03);
+/// Where each page is.
+pub const SNAPSHOT: u32 = iowr::<sys::hmm_dmirror_cmd>(0x04);
+/// Bring every page of the device home.
+pub const RELEASE: u32 = iowr::<sys::hmm_dmirror_cmd>(0x07);
+/// Device and process counters.
+pub const INFO: u32 = iowr::<sys::hmm_dmirror_info>(0x40);
+/// Move what can be moved, count the rest.
+pub const MOVE: u32 = iowr::<sys::hmm_dmirror_move>(0x41);
+/// Let the device work on memory in place.
+pub const COMPUTE: u32 = iowr::<sys::hmm_dmirror_compute>(0x42);
+/// Make the device fail.
+pub const FAIL: u32 = ioc(WRITE, b'H', 0x43, size_of::<sys::hmm_dmirror_fail>());
