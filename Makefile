@@ -9,7 +9,8 @@ KERNEL  ?=
 MACHINE ?=
 RUN     ?=
 FILES   ?=
-OUT     := target/build/$(if $(filter file,$(origin KDIR)),$(KVER),custom)
+# One directory per kernel, so that objects of two kernels never meet.
+OUT     := target/build/host$(subst /,-,$(KDIR))
 VM      := $(PYTHON) tests/vm/cli.py
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-devmem
 

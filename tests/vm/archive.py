@@ -9,7 +9,6 @@ Signatures and checksums are apt's business and stay switched on.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import subprocess
@@ -51,7 +50,7 @@ def mirrors() -> tuple[str, str]:
                           release):
             plain = plain or address
     if not plain:
-        raise Failure("apt has no Debian mirror configured", hint="give one: make test MIRROR=<address of a debian/ folder>")
+        raise Failure("apt has no Debian mirror configured", hint="give one: make MIRROR=<address of a debian/ folder> ...")
     plain = plain.rstrip("/")
     # Every full mirror keeps the security archive beside the main one, under this name.
     return plain, security.rstrip("/") or f"{plain}-security"
@@ -153,9 +152,3 @@ def _newest_first(one: Package, other: Package) -> int:
     newer = subprocess.run(["dpkg", "--compare-versions", one.version, "gt", other.version], check=False).returncode == 0
     return -1 if newer else 1
 
-
-def cached_json(path: Path, stamp: Path) -> object | None:
-    """An answer computed from the lists, if the lists have not changed since."""
-    if path.exists() and stamp.exists() and path.stat().st_mtime >= stamp.stat().st_mtime:
-        return json.loads(path.read_text())
-    return None

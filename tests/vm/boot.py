@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import cache
 import initramfs
@@ -57,7 +58,8 @@ class Report:
 
 def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool) -> list[str]:
     accelerator = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
-    append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel", *machine.append]
+    append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel",
+              *machine.append]
     words = ["qemu-system-x86_64", "-machine", "pc", "-m", str(machine.memory)]
     if counting:
         # One virtual nanosecond is one guest instruction; without rep-movs each repetition would count.
@@ -81,8 +83,9 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
     report = Report(jobs, console)
     budget = BOOT_SECONDS + sum(job.seconds for job in jobs) + 30
     factor = 4 if counting else 1
-    qemu = subprocess.Popen(_command(kernel, machine, image, console, counting), stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=open(place / "qemu.log", "wb"))
+    with open(place / "qemu.log", "wb") as errors:
+        qemu = subprocess.Popen(_command(kernel, machine, image, console, counting), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=errors)
     assert qemu.stdout
     listener = _Listener(report, on_line)
     try:
@@ -101,24 +104,26 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
         qemu.wait()
     if not report.finished and not report.trouble:
         last = f", during '{listener.current.name}'" if listener.current else ""
-        report.trouble = f"the kernel stopped{last}" if report.boot_seconds else f"QEMU ended before the kernel was up (exit {qemu.returncode})"
+        early = f"QEMU ended before the kernel was up (exit {qemu.returncode}); see {place}/qemu.log"
+        report.trouble = f"the kernel stopped{last}" if report.boot_seconds else early
     return report
 
 
-def _lines(pipe: object, factor: int, budget: int, is_up: Callable[[], bool]) -> Iterable[str]:
+def _lines(pipe: IO[bytes], factor: int, budget: int, is_up: Callable[[], bool]) -> Iterable[str]:
     """The lines of a pipe until it closes; TimeoutError when the machine takes too long."""
-    descriptor = pipe.fileno()  # type: ignore[attr-defined]
+    descriptor = pipe.fileno()
     begin = time.monotonic()
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            if not selector.select(1.0):
-                spent = time.monotonic() - begin
-                if not is_up() and spent > BOOT_SECONDS * factor:
-                    raise TimeoutError(f"the kernel did not start within {BOOT_SECONDS * factor} s")
-                if spent > budget * factor:
-                    raise TimeoutError(f"the machine was not done within {budget * factor} s")
+            ready = selector.select(1.0)
+            spent = time.monotonic() - begin
+            if not is_up() and spent > BOOT_SECONDS * factor:
+                raise TimeoutError(f"the kernel did not start within {BOOT_SECONDS * factor} s")
+            if spent > budget * factor:
+                raise TimeoutError(f"the machine was not done within {budget * factor} s")
+            if not ready:
                 continue
             data = os.read(descriptor, 65536)
             if not data:

@@ -104,5 +104,5 @@ def build(kernel: Kernel, source: Path | None = None) -> Modules:
 
 def _make(step: Step, environment: Path, kernel: Kernel, place: Path, words: list[str]) -> None:
     make = ["make", "-C", f"/lib/modules/{kernel.release}/build", "-j2", "W=1", *words, "modules"]
-    step.run(root.command(environment, kernel.tree, place, make),
+    step.run(root.command(environment, kernel.tree, place, make), shown=["(in", f"{environment.name})", *make],
              hint=f"make vm KERNEL={kernel.line.name} builds only this and boots it")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -91,7 +90,8 @@ def core(results: Results) -> None:
     results.add("core", f"text of {text} bytes is at most {CORE_TEXT_BYTES}", 0 < text <= CORE_TEXT_BYTES)
 
 
-_CARGO_TEST = re.compile(r"^test (?P<name>.+?)(?: - should panic)? \.\.\. (?P<verdict>ok|FAILED|ignored)(?:, (?P<reason>.*))?$")
+_CARGO_TEST = re.compile(
+    r"^test (?P<name>.+?)(?: - should panic)? \.\.\. (?P<verdict>ok|FAILED|ignored)(?:, (?P<reason>.*))?$")
 _CARGO_BINARY = re.compile(r"^\s+(?:Running (?:unittests )?(?P<path>\S+)|Doc-tests (?P<doc>\S+))")
 
 
@@ -100,7 +100,8 @@ def host(results: Results) -> None:
     trouble: Failure | None = None
     with Step("host tests", "cargo-test") as step:
         try:
-            step.run(["cargo", "test", "--workspace", "--locked", "--no-fail-fast", "--color=never"], hint="cargo test --workspace")
+            step.run(["cargo", "test", "--workspace", "--locked", "--no-fail-fast", "--color=never"],
+                     hint="cargo test --workspace")
         except Failure as failure:
             trouble = failure
     assert step.log
@@ -202,7 +203,3 @@ def _program(results: Results, group: str, job: boot.Job) -> None:
     elif job.code and all(test.passed for test in tests):
         results.add(group, f"{job.name}: exits with 0", False, [f"exit {job.code}", *job.output[-20:]])
 
-
-def environment() -> str:
-    """What the run was made on, for the head of a log."""
-    return f"{os.cpu_count()} processors, {os.uname().release}"

@@ -22,8 +22,8 @@ class Tree:
         self.place = place
         if place.exists():
             shutil.rmtree(place)
-        for folder in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "busybox", "proc", "sys", "dev", "tmp", "run", "etc", "modules",
-                       "root"):
+        for folder in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "busybox", "proc", "sys", "dev", "tmp", "run", "etc",
+                       "modules", "root"):
             (place / folder).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
             (place / name).symlink_to(f"usr/{name}")

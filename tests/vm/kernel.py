@@ -73,9 +73,14 @@ def table() -> Mapping[str, Any]:
     return tomllib.loads(LIST.read_text())
 
 
+def frozen(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a TOML file as the fields of a frozen class."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
 def lines() -> list[Line]:
     """All lines of the list, in its order."""
-    return [Line(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}) for entry in table()["kernels"]]
+    return [Line(**frozen(entry)) for entry in table()["kernels"]]
 
 
 def line(name: str) -> Line:

@@ -93,6 +93,6 @@ def parse(lines: Iterable[str]) -> list[Result]:
 
 def _close(level: _Level) -> list[Result]:
     """The results of a level that ended; what its plan promised and never came is a failure."""
-    if level.planned is not None and level.planned != level.seen and not (level.planned == 0):
+    if level.planned is not None and level.planned not in (0, level.seen):
         level.results.append(Result(f"plan of {level.planned} tests (ran {level.seen})", False))
     return level.results

@@ -91,12 +91,12 @@ class Step:
             sys.stdout.flush()
 
     def run(self, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None,
-            hint: str | None = None) -> None:
-        """Run a command into the step's log; a Failure when it does not exit with 0."""
+            hint: str | None = None, shown: Sequence[str] | None = None) -> None:
+        """Run a command into the step's log, where it is written as `shown`; a Failure when it does not exit with 0."""
         assert self.log, "a step that runs commands has a log"
         words = [str(word) for word in command]
         with open(self.log, "a") as out:
-            print("$ " + " ".join(words), file=out, flush=True)
+            print("$ " + " ".join(shown or words), file=out, flush=True)
             done = subprocess.run(words, cwd=cwd or cache.TREE, env={**os.environ, **(env or {})},
                                   stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
         if done.returncode:

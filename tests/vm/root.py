@@ -62,7 +62,8 @@ def _make(name: str, place: Path, entry: dict[str, list[str]]) -> None:
 
 def command(place: Path, tree: Path, build: Path, words: list[str]) -> list[str]:
     """The command that runs `words` in a root, with a kernel's tree in its usual places and `build` at /build."""
-    binds: list[tuple[Path, str]] = [(build, "build"), (tree / "usr/src", "usr/src"), (tree / "usr/lib/modules", "usr/lib/modules")]
+    binds: list[tuple[Path, str]] = [(build, "build")]
+    binds += [(tree / folder, folder) for folder in ("usr/src", "usr/lib/modules")]
     binds += [(tools, f"usr/lib/{tools.name}") for tools in sorted((tree / "usr/lib").glob("linux-kbuild-*"))]
     script = ["set -e"]
     arguments: list[str] = []

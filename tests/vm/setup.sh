@@ -14,14 +14,14 @@ fi
 want="python3 gcc make libc6-dev binutils kmod xz-utils zstd sqlite3 cpio busybox-static
       qemu-system-x86 mmdebstrap debian-archive-keyring dpkg-dev ca-certificates git"
 
-# Debian 12 keeps a current Rust beside its old one under another name; from 13 on the plain name is current.
-if apt-cache show rustc-web >/dev/null 2>&1 || dpkg-query -W rustc-web >/dev/null 2>&1; then
-	want="$want rustc-web rust-web-src"
-	command -v cargo >/dev/null 2>&1 || want="$want cargo-web"
-else
-	want="$want rustc rust-src"
-	command -v cargo >/dev/null 2>&1 || want="$want cargo"
-fi
+# The core is compiled with the library sources of its compiler. Debian 12 keeps a current Rust beside its old one
+# under another name; from 13 on the plain name is current.
+rust_has_sources() {
+	command -v rustc >/dev/null 2>&1 && [ -e "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core" ]
+}
+if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then web=-web; else web=; fi
+rust_has_sources || want="$want rustc$web rust$web-src"
+command -v cargo >/dev/null 2>&1 || want="$want cargo$web"
 
 # libclang reads the C headers for bindgen.
 want="$want libclang-dev clang"

@@ -52,7 +52,7 @@ def programs(kind: str) -> list[Program]:
     result = []
     for entry in tomllib.loads(LIST.read_text()).get(kind, []):
         try:
-            program = Program(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+            program = Program(**kernel.frozen(entry))
         except TypeError as error:
             raise Failure(f"tests/user/suite.toml, [[{kind}]] {entry.get('name')}: {error}") from error
         if unknown := set(program.machines) - known:
