@@ -12,6 +12,7 @@ import boot
 import build
 import cache
 import check
+import demo
 import kernel
 import klog
 from initramfs import Tree
@@ -58,6 +59,11 @@ def _test(arguments: argparse.Namespace) -> int:
     return check.everything(arguments.kernel)
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    """Show real programs on real kernels."""
+    return demo.show(arguments.kernel)
+
+
 def _update(_arguments: argparse.Namespace) -> int:
     """Refresh the package lists and fetch kernels and build roots that became newer."""
     kernel.archive().refresh(force=True)
@@ -91,6 +97,10 @@ def main() -> int:
     test = commands.add_parser("test", help=_test.__doc__)
     test.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
     test.set_defaults(call=_test)
+
+    show = commands.add_parser("demo", help=_demo.__doc__)
+    show.add_argument("--kernel", help="one kernel of the list; its first machine is shown")
+    show.set_defaults(call=_demo)
 
     commands.add_parser("update", help=_update.__doc__).set_defaults(call=_update)
     commands.add_parser("list", help=_list.__doc__).set_defaults(call=_list)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import boot
 import build
+import demo
 import kernel
 import klog
 import ktap
@@ -109,3 +110,25 @@ class Listener(unittest.TestCase):
             listener.hear(line)
         self.assertEqual((jobs[0].output, jobs[0].code, jobs[1].timed_out), (["ok 1 one"], 0, True))
         self.assertEqual((report.tainted, report.log, report.finished), (12288, ["<6>[ 1.0] x"], True))
+
+
+class Demo(unittest.TestCase):
+    def test_curve(self) -> None:
+        self.assertEqual(demo.curve([0, 1, 2, 4, 8], 5), " ▁▂▄█")
+        self.assertEqual(len(demo.curve(list(range(1000)), 60)), 60)
+        self.assertEqual(demo.curve([], 60), "")
+
+    def test_page(self) -> None:
+        page = "\n".join(demo.preview([
+            {"kind": "compute", "mib": 64, "to_device": 16384, "to_device_us": 163840, "to_ram": 16384, "to_ram_us": 327680,
+             "faults": 32, "wrong_bytes": 0},
+            {"kind": "run", "name": "sort", "plain_ms": 900, "device_ms": 2400, "identical": True, "to_device": 120000,
+             "to_ram": 118000, "faults": 4000, "peak_resident": 9000},
+            {"kind": "picture", "name": "sort", "ms": [0, 50, 100], "resident": [0, 4000, 9000]},
+            {"kind": "device", "total": 65536, "free": 65536, "claimed": 0, "resident": 0, "lost": 0, "leaked": 0},
+        ], "7.3", "private"))
+        for text in ("10.0 µs", "20.0 µs", "2.40 s", "identical", "peak 9,000", "0 pages lost, 0 pages leaked"):
+            self.assertIn(text, page)
+
+    def test_a_silent_machine_proves_nothing(self) -> None:
+        self.assertIn("nothing can be said", "\n".join(demo.preview([], "7.3", "private")))
