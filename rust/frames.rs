@@ -1,0 +1,686 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Device page frames: who has which, without a lock.
+//!
+//! A frame is free in one of two ways, and the two exclude each other:
+//!  * **whole**: its 2 MiB block's bit is set in `whole`. The block's eight
+//!    bitmap words are then all zero, so that no small claim can succeed there.
+//!  * **open**: its own bit is set in `words`, eight words (one cache line) to
+//!    a block.
+//!
+//! Both are changed by one read-modify-write whose returned word decides who
+//! won: a claim is `fetch_and` (the bits that were still set are ours), a
+//! release is `fetch_or` (a bit that was already set is a double free).
+//!
+//! Everything else is a hint, and a wrong hint costs time, never a frame:
+//!  * `avail`: the block is open and probably has free frames.
+//!  * `held`: some CPU claims its small frames from this block.
+//!  * `CpuSlot`: where a CPU claims next. Two callers may share a slot.
+//!
+//! What a hint promises: an open block with a free frame has `avail` or `held`
+//! set, or a call that will set it is under way. It holds because the side
+//! that gives a frame back writes the word and then reads the hints, while the
+//! side that drops a hint writes the hint and then reads the words; all four
+//! are sequentially consistent, so at least one of them sees the other.
+//!
+//! Nothing here blocks: every loop is bounded, and the bound is stated.
+#![forbid(unsafe_code)]
+
+use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::types::{
+    BLOCK_PAGES, BLOCK_WORDS, Block, Cpu, PageIndex, WORD_PAGES, Word, low_bits, to_u64, to_usize,
+};
+
+/// No word chosen yet.
+const NOWHERE: u64 = u64::MAX;
+
+/// How often a full search is repeated when a whole block changed its form
+/// meanwhile (frames are invisible to others while that happens).
+const ROUNDS: u32 = 4;
+
+/// How many open blocks one claim of a whole block may look at when no block
+/// is free as a whole. The position is kept, so that later claims see the rest.
+const MERGE_SCAN: usize = 4096;
+
+/// One CPU's place and books, on cache lines of its own.
+#[repr(C, align(128))]
+pub struct CpuSlot {
+    /// The bitmap word to claim from next, or `NOWHERE`.
+    cur: AtomicU64,
+    /// The `whole` word to look at next.
+    whole: AtomicU64,
+    /// Where the next search for blocks to merge starts.
+    scan: AtomicU64,
+    /// Claimed frames booked on this CPU: wrapping, only the sum over all CPUs
+    /// means something.
+    pub(crate) claimed: AtomicU64,
+    /// Resident frames booked on this CPU, likewise.
+    pub(crate) resident: AtomicU64,
+}
+
+impl CpuSlot {
+    /// The slot of CPU number `cpu` of `ncpus`, for a region of `nblocks`.
+    /// CPUs start far apart, so that they do not meet on one cache line.
+    pub fn new(cpu: u32, ncpus: u32, nblocks: usize) -> CpuSlot {
+        let nmap = to_u64(nblocks.div_ceil(64));
+        let start = match u64::from(cpu).checked_mul(nmap) {
+            Some(x) => x.checked_div(u64::from(ncpus)).unwrap_or(0),
+            None => 0,
+        };
+        CpuSlot {
+            cur: AtomicU64::new(NOWHERE),
+            whole: AtomicU64::new(start),
+            scan: AtomicU64::new(start.wrapping_mul(64)),
+            claimed: AtomicU64::new(0),
+            resident: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Frames that a claim got, all in one bitmap word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// The page that bit 0 of `mask` stands for.
+    pub base: PageIndex,
+    /// The frames that are now the caller's.
+    pub mask: u64,
+}
+
+/// What a release found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Released {
+    /// Frames that are free now because of this call.
+    pub freed: u64,
+    /// Frames of the range that were free before: the caller's mistake.
+    pub already: u64,
+}
+
+/// How a bitmap of `npages` frames is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Frames in the region.
+    pub npages: u64,
+    /// Blocks, the last one possibly partial.
+    pub nblocks: usize,
+    /// Bitmap words, always whole blocks of them.
+    pub nwords: usize,
+    /// Words of each one-bit-per-block map.
+    pub nmap: usize,
+}
+
+impl Shape {
+    /// The shape of a region of `npages` frames.
+    pub const fn of(npages: u64) -> Shape {
+        let nblocks = to_usize(npages.div_ceil(BLOCK_PAGES));
+        Shape { npages, nblocks, nwords: nblocks * BLOCK_WORDS, nmap: nblocks.div_ceil(64) }
+    }
+}
+
+/// The frames of one region: a view on lent memory.
+#[derive(Clone, Copy)]
+pub struct Frames<'a> {
+    /// Frames in the region.
+    pub npages: u64,
+    /// One bit per frame: free and open. `Shape::nwords` long.
+    pub words: &'a [AtomicU64],
+    /// One bit per block: free as a whole. `Shape::nmap` long, like the next two.
+    pub whole: &'a [AtomicU64],
+    /// Hint, one bit per block: open with free frames.
+    pub avail: &'a [AtomicU64],
+    /// Hint, one bit per block: some CPU claims here.
+    pub held: &'a [AtomicU64],
+    /// One slot per CPU, at least one.
+    pub slots: &'a [CpuSlot],
+    /// Counts blocks that went from whole to open or back.
+    pub moves: &'a AtomicU64,
+}
+
+/// The lowest `want` bits of `free`, a contiguous run if there is one.
+#[inline(always)]
+fn pick(free: u64, want: u64) -> u64 {
+    if want == 1 {
+        return free & free.wrapping_neg();
+    }
+    if want >= WORD_PAGES {
+        return free;
+    }
+    pick_some(free, want)
+}
+
+#[inline(never)]
+fn pick_some(free: u64, want: u64) -> u64 {
+    if u64::from(free.count_ones()) <= want {
+        return free;
+    }
+    // After each step a bit of `runs` says that `len` bits from it on are set.
+    // Bounded: `len` at least doubles until it is `want` (at most 63).
+    let mut runs = free;
+    let mut len = 1;
+    while len < want {
+        let step = if len < want - len { len } else { want - len };
+        runs &= runs >> step;
+        len += step;
+    }
+    if runs != 0 {
+        return low_bits(want) << runs.trailing_zeros();
+    }
+    // No run is long enough: drop the highest bits. Bounded: at most 63 bits.
+    let mut rest = free;
+    let mut n = 0;
+    while n < want {
+        rest &= rest.wrapping_sub(1);
+        n += 1;
+    }
+    free & !rest
+}
+
+/// The indices `0..n`, starting at `start` and going round once.
+#[inline(always)]
+fn around(start: usize, n: usize) -> impl Iterator<Item = usize> {
+    let start = if start < n { start } else { 0 };
+    (start..n).chain(0..start)
+}
+
+impl<'a> Frames<'a> {
+    /// Puts the memory in its first state: everything free.
+    ///
+    /// Only the caller may see the memory yet.
+    pub fn format(&self) {
+        let full = to_usize(self.npages / BLOCK_PAGES);
+        for word in self.words {
+            word.store(0, Relaxed);
+        }
+        for map in [self.avail, self.held] {
+            for word in map {
+                word.store(0, Relaxed);
+            }
+        }
+        for (i, word) in self.whole.iter().enumerate() {
+            let before = i * 64;
+            let n = if full > before { full - before } else { 0 };
+            word.store(low_bits(to_u64(n)), Relaxed);
+        }
+        // A partial last block can never be whole: it is open from the start.
+        let tail = Block(full);
+        let mut left = self.npages % BLOCK_PAGES;
+        if left != 0 {
+            for word in self.block_words(tail) {
+                let n = if left < WORD_PAGES { left } else { WORD_PAGES };
+                word.store(low_bits(n), Relaxed);
+                left -= n;
+            }
+            self.set(self.avail, tail);
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, cpu: Cpu) -> Option<&'a CpuSlot> {
+        let cpu = to_usize(u64::from(cpu.0));
+        if let Some(slot) = self.slots.get(cpu) {
+            return Some(slot);
+        }
+        self.slots.get(cpu.checked_rem(self.slots.len())?)
+    }
+
+    /// The slot that books for `cpu`.
+    #[inline(always)]
+    pub(crate) fn books(&self, cpu: Cpu) -> Option<&'a CpuSlot> {
+        self.slot(cpu)
+    }
+
+    /// The eight words of a block; empty when there is no such block.
+    #[inline(always)]
+    fn block_words(&self, block: Block) -> &'a [AtomicU64] {
+        let first = block.word().0;
+        self.words.get(first..first + BLOCK_WORDS).unwrap_or(&[])
+    }
+
+    #[inline(always)]
+    fn test(&self, map: &[AtomicU64], block: Block) -> bool {
+        match map.get(block.map_word()) {
+            Some(word) => word.load(SeqCst) & block.map_bit() != 0,
+            None => false,
+        }
+    }
+
+    /// Sets the block's bit; true if this call set it.
+    #[inline(always)]
+    fn set(&self, map: &[AtomicU64], block: Block) -> bool {
+        match map.get(block.map_word()) {
+            Some(word) => word.fetch_or(block.map_bit(), SeqCst) & block.map_bit() == 0,
+            None => false,
+        }
+    }
+
+    /// Clears the block's bit; true if this call cleared it.
+    #[inline(always)]
+    fn clear(&self, map: &[AtomicU64], block: Block) -> bool {
+        match map.get(block.map_word()) {
+            Some(word) => word.fetch_and(!block.map_bit(), SeqCst) & block.map_bit() != 0,
+            None => false,
+        }
+    }
+
+    /// Claims up to `want` frames of one word; 0 if it has none.
+    #[inline(always)]
+    fn take_word(&self, word: &AtomicU64, want: u64) -> u64 {
+        // Bounded: each further turn means that others took what we saw, and a
+        // word that is fought over this long is no place to stay.
+        let mut turn = 0;
+        while turn < 64 {
+            let free = word.load(SeqCst);
+            if free == 0 {
+                return 0;
+            }
+            let pick = pick(free, want);
+            let got = word.fetch_and(!pick, SeqCst) & pick;
+            if got != 0 {
+                return got;
+            }
+            turn += 1;
+        }
+        0
+    }
+
+    /// Claims up to `want` frames of one word of an open block.
+    fn take_open(&self, block: Block, want: u64) -> Option<(Word, u64)> {
+        // Bounded: eight words.
+        for (i, word) in self.block_words(block).iter().enumerate() {
+            let got = self.take_word(word, want);
+            if got != 0 {
+                return Some((Word(block.word().0 + i), got));
+            }
+        }
+        None
+    }
+
+    /// Claims up to `want` (1..=64) frames, all in one word, contiguous where
+    /// that word allows it. `None`: the region has none left.
+    #[inline]
+    pub fn claim(&self, cpu: Cpu, want: u64) -> Option<Grant> {
+        let slot = self.slot(cpu)?;
+        let cur = Word(to_usize(slot.cur.load(Relaxed)));
+        if let Some(word) = self.words.get(cur.0) {
+            let got = self.take_word(word, want);
+            if got != 0 {
+                return Some(Grant { base: cur.first(), mask: got });
+            }
+        }
+        self.claim_elsewhere(slot, want)
+    }
+
+    #[inline(never)]
+    fn claim_elsewhere(&self, slot: &CpuSlot, want: u64) -> Option<Grant> {
+        let at = slot.cur.load(Relaxed);
+        let cur = Word(to_usize(at));
+        // The rest of the block this CPU already holds. (A slot that is
+        // nowhere names a block beyond the end: no words, nothing found.)
+        if at != NOWHERE {
+            if let Some((word, got)) = self.take_open(cur.block(), want) {
+                // Same block: only the place in it moves. If another caller
+                // moved the slot meanwhile, its choice stands.
+                let _ = slot.cur.compare_exchange(at, to_u64(word.0), Relaxed, Relaxed);
+                return Some(Grant { base: word.first(), mask: got });
+            }
+        }
+        // Bounded: ROUNDS searches, each over the maps once.
+        let mut round = 0;
+        while round < ROUNDS {
+            let moves = self.moves.load(SeqCst);
+            let found = self
+                .claim_partly_used(slot, cur.block(), want)
+                .or_else(|| self.claim_by_opening(slot, want))
+                .or_else(|| self.claim_from_others(want));
+            if found.is_some() {
+                return found;
+            }
+            if self.moves.load(SeqCst) == moves {
+                return None;
+            }
+            round += 1;
+        }
+        None
+    }
+
+    /// Partly used blocks first: whole ones are worth more to 2 MiB claims.
+    fn claim_partly_used(&self, slot: &CpuSlot, near: Block, want: u64) -> Option<Grant> {
+        // Bounded: each bit of `avail` as it was read, once.
+        for i in around(near.map_word(), self.avail.len()) {
+            let mut bits = self.avail.get(i)?.load(SeqCst);
+            while bits != 0 {
+                let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
+                bits &= bits - 1;
+                if !self.set(self.held, block) {
+                    continue;
+                }
+                self.clear(self.avail, block);
+                if let Some((word, got)) = self.take_open(block, want) {
+                    self.settle(slot, word);
+                    return Some(Grant { base: word.first(), mask: got });
+                }
+                self.leave(block);
+            }
+        }
+        None
+    }
+
+    /// Opens a whole block for small claims and takes the first frames of it.
+    fn claim_by_opening(&self, slot: &CpuSlot, want: u64) -> Option<Grant> {
+        let block = self.take_whole(slot)?;
+        let mask = low_bits(want);
+        self.set(self.held, block);
+        for (i, word) in self.block_words(block).iter().enumerate() {
+            let free = if i == 0 { !mask } else { u64::MAX };
+            if word.swap(free, SeqCst) != 0 {
+                // A frame of a free block was given back once more, at the very
+                // moment the block became free. It is free now, once.
+                crate::warn_here!();
+            }
+        }
+        self.moves.fetch_add(1, SeqCst);
+        self.settle(slot, block.word());
+        Some(Grant { base: block.first(), mask })
+    }
+
+    /// The last frames may be in blocks that other CPUs hold.
+    fn claim_from_others(&self, want: u64) -> Option<Grant> {
+        // Bounded: each bit of `held` and `avail` as they were read, once.
+        for (i, (held, avail)) in self.held.iter().zip(self.avail).enumerate() {
+            let mut bits = held.load(SeqCst) | avail.load(SeqCst);
+            while bits != 0 {
+                let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
+                bits &= bits - 1;
+                if let Some((word, got)) = self.take_open(block, want) {
+                    return Some(Grant { base: word.first(), mask: got });
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes `word` the slot's place; its block is held by the caller.
+    fn settle(&self, slot: &CpuSlot, word: Word) {
+        let old = slot.cur.swap(to_u64(word.0), SeqCst);
+        let old_block = Word(to_usize(old)).block();
+        if old != NOWHERE && old_block != word.block() {
+            self.leave(old_block);
+        }
+    }
+
+    /// Gives up a held block. Frames that come back later must be found again,
+    /// so `avail` is set before `held` goes, and looked after once more.
+    fn leave(&self, block: Block) {
+        if self.has_free(block) {
+            self.set(self.avail, block);
+        }
+        self.clear(self.held, block);
+        if self.has_free(block) && !self.test(self.avail, block) {
+            self.set(self.avail, block);
+        }
+    }
+
+    fn has_free(&self, block: Block) -> bool {
+        self.block_words(block).iter().any(|word| word.load(SeqCst) != 0)
+    }
+
+    /// All 512 frames free and open.
+    fn all_free(&self, block: Block) -> bool {
+        let words = self.block_words(block);
+        !words.is_empty() && words.iter().all(|word| word.load(SeqCst) == u64::MAX)
+    }
+
+    /// Takes one whole block out of `whole`.
+    #[inline(always)]
+    fn take_whole(&self, slot: &CpuSlot) -> Option<Block> {
+        let start = to_usize(slot.whole.load(Relaxed));
+        if let Some(block) = self.take_whole_at(start) {
+            return Some(block);
+        }
+        self.take_whole_from(slot, start)
+    }
+
+    #[inline(always)]
+    fn take_whole_at(&self, i: usize) -> Option<Block> {
+        let word = self.whole.get(i)?;
+        // Bounded: as in take_word().
+        let mut turn = 0;
+        while turn < 64 {
+            let bits = word.load(SeqCst);
+            if bits == 0 {
+                return None;
+            }
+            let bit = bits & bits.wrapping_neg();
+            if word.fetch_and(!bit, SeqCst) & bit != 0 {
+                return Some(Block(i * 64 + to_usize(u64::from(bit.trailing_zeros()))));
+            }
+            turn += 1;
+        }
+        None
+    }
+
+    #[inline(never)]
+    fn take_whole_from(&self, slot: &CpuSlot, start: usize) -> Option<Block> {
+        // Bounded: each word of `whole` once.
+        for i in around(start, self.whole.len()) {
+            if let Some(block) = self.take_whole_at(i) {
+                slot.whole.store(to_u64(i), Relaxed);
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// Claims one whole block. `None`: no 512 aligned frames are free together
+    /// (or only beyond the bound of this search).
+    #[inline]
+    pub fn claim_block(&self, cpu: Cpu) -> Option<Block> {
+        let slot = self.slot(cpu)?;
+        match self.take_whole(slot) {
+            Some(block) => Some(block),
+            None => self.claim_merged(slot),
+        }
+    }
+
+    /// Looks for open blocks whose frames have all come back.
+    #[inline(never)]
+    fn claim_merged(&self, slot: &CpuSlot) -> Option<Block> {
+        let start = to_usize(slot.scan.load(Relaxed)) / 64;
+        let mut seen = 0;
+        // Bounded: each map word once, and MERGE_SCAN blocks looked into.
+        for i in around(start, self.held.len()) {
+            let mut bits = self.held.get(i)?.load(SeqCst) | self.avail.get(i)?.load(SeqCst);
+            while bits != 0 {
+                let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
+                bits &= bits - 1;
+                if self.all_free(block) && self.merge(block) {
+                    slot.scan.store(to_u64(block.0), Relaxed);
+                    self.moves.fetch_add(1, SeqCst);
+                    return Some(block);
+                }
+                seen += 1;
+                if seen >= MERGE_SCAN {
+                    slot.scan.store(to_u64(block.0), Relaxed);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes all 512 frames out of an open block: they are the caller's then.
+    /// False, and nothing changed, when someone claimed one meanwhile.
+    fn merge(&self, block: Block) -> bool {
+        let words = self.block_words(block);
+        // Bounded: eight words, and back over those already taken.
+        for (i, word) in words.iter().enumerate() {
+            if word.compare_exchange(u64::MAX, 0, SeqCst, SeqCst).is_err() {
+                for taken in words.iter().take(i) {
+                    taken.fetch_or(u64::MAX, SeqCst);
+                }
+                return false;
+            }
+        }
+        // The hint goes before the frames are seen again in any other form.
+        if self.test(self.avail, block) {
+            self.clear(self.avail, block);
+        }
+        true
+    }
+
+    /// Hands a block that the caller owns back as a whole.
+    fn close(&self, block: Block) -> bool {
+        self.set(self.whole, block)
+    }
+
+    /// After frames of `block` came back: others must be able to find them,
+    /// and a block that is complete goes back to the whole ones. `full`: the
+    /// word that was written has all bits set.
+    #[inline(always)]
+    fn publish(&self, block: Block, full: bool) {
+        if self.test(self.held, block) {
+            // Its CPU will claim them, or look after them when it leaves; and
+            // it must not lose its block to every release.
+            return;
+        }
+        self.publish_unheld(block, full);
+    }
+
+    #[inline(never)]
+    fn publish_unheld(&self, block: Block, full: bool) {
+        // Bounded: twice. A claim that came between makes the block partly used
+        // again; if it is gone once more, a later claim_block() will merge it.
+        let mut turn = 0;
+        while full && turn < 2 && self.all_free(block) {
+            if self.merge(block) {
+                self.close(block);
+                self.moves.fetch_add(1, SeqCst);
+                return;
+            }
+            turn += 1;
+        }
+        if !self.test(self.avail, block) {
+            self.set(self.avail, block);
+        }
+    }
+
+    /// Gives one frame back.
+    #[inline]
+    pub fn release_one(&self, page: PageIndex) -> Released {
+        let block = page.block();
+        let Some(word) = self.words.get(page.word().0) else {
+            return Released::default();
+        };
+        let bit = 1 << page.bit();
+        if self.test(self.whole, block) {
+            return Released { freed: 0, already: 1 };
+        }
+        let old = word.fetch_or(bit, SeqCst);
+        if old & bit != 0 {
+            return Released { freed: 0, already: 1 };
+        }
+        self.publish(block, old | bit == u64::MAX);
+        Released { freed: 1, already: 0 }
+    }
+
+    /// Gives `[first, first + npages)` back, which lies inside the region.
+    /// Frames that were free already stay free, once, and are counted.
+    pub fn release(&self, first: PageIndex, npages: u64) -> Released {
+        let mut sum = Released::default();
+        let mut page = first;
+        let mut left = npages;
+        // Bounded: each block of the range once.
+        while left != 0 {
+            let block = page.block();
+            let room = BLOCK_PAGES - page.0 % BLOCK_PAGES;
+            let n = if left < room { left } else { room };
+            let got = if n == BLOCK_PAGES {
+                self.release_block(block)
+            } else {
+                self.release_part(block, page, n)
+            };
+            sum.freed += got.freed;
+            sum.already += got.already;
+            page = PageIndex(page.0 + n);
+            left -= n;
+        }
+        sum
+    }
+
+    /// Gives a whole block back.
+    #[inline(always)]
+    pub fn release_block(&self, block: Block) -> Released {
+        // The caller has all 512 frames, so the words are zero and stay so.
+        if self.has_free(block) {
+            return self.release_part(block, block.first(), BLOCK_PAGES);
+        }
+        if self.close(block) {
+            Released { freed: BLOCK_PAGES, already: 0 }
+        } else {
+            Released { freed: 0, already: BLOCK_PAGES }
+        }
+    }
+
+    #[inline(never)]
+    fn release_part(&self, block: Block, first: PageIndex, npages: u64) -> Released {
+        if self.test(self.whole, block) {
+            return Released { freed: 0, already: npages };
+        }
+        let mut already = 0;
+        let mut full = false;
+        let mut page = first;
+        let mut left = npages;
+        // Bounded: at most eight words.
+        while left != 0 {
+            let room = WORD_PAGES - page.bit();
+            let n = if left < room { left } else { room };
+            let mask = low_bits(n) << page.bit();
+            if let Some(word) = self.words.get(page.word().0) {
+                let old = word.fetch_or(mask, SeqCst);
+                already += u64::from((old & mask).count_ones());
+                full |= old | mask == u64::MAX;
+            }
+            page = PageIndex(page.0 + n);
+            left -= n;
+        }
+        self.publish(block, full);
+        Released { freed: npages - already, already }
+    }
+
+    /// Which frames of `word` are free, however they are free. Frames beyond
+    /// the end of the region never are.
+    #[inline]
+    pub fn free_mask(&self, word: Word) -> u64 {
+        if self.test(self.whole, word.block()) {
+            return u64::MAX;
+        }
+        match self.words.get(word.0) {
+            Some(bits) => bits.load(SeqCst),
+            None => 0,
+        }
+    }
+
+    /// Free frames, and blocks that are free as a whole, counted in the
+    /// bitmap. Exact when no call is under way.
+    pub fn count(&self) -> (u64, u64) {
+        let mut frames = 0;
+        let mut blocks = 0;
+        // Bounded: each map word, and each block that is not whole, once.
+        for (i, word) in self.whole.iter().enumerate() {
+            let whole = word.load(SeqCst);
+            blocks += u64::from(whole.count_ones());
+            frames += u64::from(whole.count_ones()) * BLOCK_PAGES;
+            let mut bits = !whole;
+            while bits != 0 {
+                let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
+                bits &= bits - 1;
+                let open: u64 = self
+                    .block_words(block)
+                    .iter()
+                    .map(|word| u64::from(word.load(SeqCst).count_ones()))
+                    .sum();
+                frames += open;
+                blocks += u64::from(open == BLOCK_PAGES);
+            }
+        }
+        (frames, blocks)
+    }
+}
