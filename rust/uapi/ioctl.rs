@@ -13,7 +13,10 @@ const READ: u32 = 2;
 /// `_IOC(dir, type, nr, size)` of `<asm-generic/ioctl.h>`.
 #[must_use]
 pub const fn ioc(dir: u32, ty: u8, nr: u8, size: usize) -> u32 {
-    assert!(size < 1 << 14, "an ioctl argument has at most 14 bits of size");
+    assert!(
+        size < 1 << 14,
+        "an ioctl argument has at most 14 bits of size"
+    );
     dir << 30 | (size as u32) << 16 | (ty as u32) << 8 | nr as u32
 }
 

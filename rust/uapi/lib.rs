@@ -228,8 +228,10 @@ impl Device {
     /// What `open(2)` says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let name = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| Error { call: "open", errno: libc::ENOENT })?;
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error {
+            call: "open",
+            errno: libc::ENOENT,
+        })?;
         // SAFETY: `name` is a C string that outlives the call.
         let fd = unsafe { libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
         if fd < 0 {
@@ -237,7 +239,10 @@ impl Device {
         }
         // SAFETY: a descriptor that was just opened and that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd, path: path.to_path_buf() })
+        Ok(Self {
+            fd,
+            path: path.to_path_buf(),
+        })
     }
 
     /// The nodes there are, in numeric order.
@@ -362,7 +367,10 @@ impl Device {
             ..Default::default()
         };
         self.call(name, nr, &mut arg)?;
-        Ok(Done { pages: arg.cpages, faults: arg.faults })
+        Ok(Done {
+            pages: arg.cpages,
+            faults: arg.faults,
+        })
     }
 
     /// The device reads `out.len()` bytes (whole pages) at `addr`.
@@ -383,7 +391,13 @@ impl Device {
     /// EFAULT: no mapping at `addr`; EPERM: it may not be written; EINVAL: as [`Device::read`].
     pub unsafe fn write(&self, addr: u64, data: &[u8]) -> Result<Done> {
         let pages = whole_pages("WRITE", data.len())?;
-        self.cmd("WRITE", ioctl::WRITE_NR, addr, data.as_ptr().cast_mut(), pages)
+        self.cmd(
+            "WRITE",
+            ioctl::WRITE_NR,
+            addr,
+            data.as_ptr().cast_mut(),
+            pages,
+        )
     }
 
     /// The test driver's call: moves every page and reads it back through the device into `out`.
@@ -393,7 +407,13 @@ impl Device {
     /// (those before it did).
     pub fn migrate_to_dev(&self, addr: u64, out: &mut [u8]) -> Result<Done> {
         let pages = whole_pages("MIGRATE_TO_DEV", out.len())?;
-        self.cmd("MIGRATE_TO_DEV", ioctl::MIGRATE_TO_DEV, addr, out.as_mut_ptr(), pages)
+        self.cmd(
+            "MIGRATE_TO_DEV",
+            ioctl::MIGRATE_TO_DEV,
+            addr,
+            out.as_mut_ptr(),
+            pages,
+        )
     }
 
     /// The test driver's call: brings pages back to RAM.
@@ -401,7 +421,13 @@ impl Device {
     /// # Errors
     /// EINVAL: some part is not mapped.
     pub fn migrate_to_sys(&self, addr: u64, pages: u64) -> Result<Done> {
-        self.cmd("MIGRATE_TO_SYS", ioctl::MIGRATE_TO_SYS, addr, std::ptr::null_mut(), pages)
+        self.cmd(
+            "MIGRATE_TO_SYS",
+            ioctl::MIGRATE_TO_SYS,
+            addr,
+            std::ptr::null_mut(),
+            pages,
+        )
     }
 
     /// One [`Place`] for each page from `addr` on; as many as `out` has room for.
@@ -410,7 +436,13 @@ impl Device {
     /// EINVAL: a bad range.
     pub fn snapshot(&self, addr: u64, out: &mut [Place]) -> Result<Done> {
         let pages = u64::try_from(out.len()).expect("a length fits in 64 bits");
-        self.cmd("SNAPSHOT", ioctl::SNAPSHOT, addr, out.as_mut_ptr().cast(), pages)
+        self.cmd(
+            "SNAPSHOT",
+            ioctl::SNAPSHOT,
+            addr,
+            out.as_mut_ptr().cast(),
+            pages,
+        )
     }
 
     /// Brings every page of the device's memory home, whoever owns it.
@@ -427,7 +459,12 @@ impl Device {
     /// EPERM: needs `CAP_SYS_ADMIN`; EINVAL: no such leg.
     pub fn fail(&self, leg: u32, skip: u64, count: u64) -> Result<()> {
         let size = size_of_u32::<sys::hmm_dmirror_fail>();
-        let mut arg = sys::hmm_dmirror_fail { size, leg, skip, count };
+        let mut arg = sys::hmm_dmirror_fail {
+            size,
+            leg,
+            skip,
+            count,
+        };
         self.call("FAIL", ioctl::FAIL, &mut arg)
     }
 }
@@ -437,7 +474,10 @@ pub const PAGE_SIZE: usize = 4096;
 
 fn whole_pages(call: &'static str, bytes: usize) -> Result<u64> {
     if bytes % PAGE_SIZE != 0 {
-        return Err(Error { call, errno: libc::EINVAL });
+        return Err(Error {
+            call,
+            errno: libc::EINVAL,
+        });
     }
     Ok(u64::try_from(bytes / PAGE_SIZE).expect("a length fits in 64 bits"))
 }
@@ -453,12 +493,21 @@ mod tests {
             (byte(sys::HMM_DMIRROR_PROT_ERROR), "error"),
             (byte(sys::HMM_DMIRROR_PROT_NONE), "hole"),
             (byte(sys::HMM_DMIRROR_PROT_READ), "ram"),
-            (byte(sys::HMM_DMIRROR_PROT_WRITE | sys::HMM_DMIRROR_PROT_PMD), "ram"),
-            (byte(sys::HMM_DMIRROR_PROT_ZERO | sys::HMM_DMIRROR_PROT_READ), "zero"),
+            (
+                byte(sys::HMM_DMIRROR_PROT_WRITE | sys::HMM_DMIRROR_PROT_PMD),
+                "ram",
+            ),
+            (
+                byte(sys::HMM_DMIRROR_PROT_ZERO | sys::HMM_DMIRROR_PROT_READ),
+                "zero",
+            ),
             (byte(sys::HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL | 2), "local"),
             (byte(sys::HMM_DMIRROR_PROT_DEV_PRIVATE_REMOTE | 1), "remote"),
             (byte(sys::HMM_DMIRROR_PROT_DEV_COHERENT_LOCAL | 6), "local"),
-            (byte(sys::HMM_DMIRROR_PROT_DEV_COHERENT_REMOTE | 2), "remote"),
+            (
+                byte(sys::HMM_DMIRROR_PROT_DEV_COHERENT_REMOTE | 2),
+                "remote",
+            ),
         ] {
             let is = [
                 (place.is_error(), "error"),
@@ -468,7 +517,11 @@ mod tests {
                 (place.is_local(), "local"),
                 (place.is_remote(), "remote"),
             ];
-            let names: Vec<_> = is.iter().filter(|(yes, _)| *yes).map(|(_, name)| *name).collect();
+            let names: Vec<_> = is
+                .iter()
+                .filter(|(yes, _)| *yes)
+                .map(|(_, name)| *name)
+                .collect();
             assert_eq!(names, [want], "{place:?}");
         }
     }
@@ -476,7 +529,13 @@ mod tests {
     #[test]
     fn a_missing_node_says_so() {
         let error = Device::open("/dev/hmm_dmirror_none").unwrap_err();
-        assert_eq!(error, Error { call: "open", errno: libc::ENOENT });
+        assert_eq!(
+            error,
+            Error {
+                call: "open",
+                errno: libc::ENOENT
+            }
+        );
         assert!(error.to_string().contains("No such file"));
     }
 

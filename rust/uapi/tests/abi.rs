@@ -18,11 +18,26 @@ fn c_says_the_same() {
         ("HMM_DMIRROR_MOVE", ioctl::MOVE.into()),
         ("HMM_DMIRROR_COMPUTE", ioctl::COMPUTE.into()),
         ("HMM_DMIRROR_FAIL", ioctl::FAIL.into()),
-        ("sizeof(struct hmm_dmirror_cmd)", size_of::<sys::hmm_dmirror_cmd>() as u64),
-        ("sizeof(struct hmm_dmirror_info)", size_of::<sys::hmm_dmirror_info>() as u64),
-        ("sizeof(struct hmm_dmirror_move)", size_of::<sys::hmm_dmirror_move>() as u64),
-        ("sizeof(struct hmm_dmirror_compute)", size_of::<sys::hmm_dmirror_compute>() as u64),
-        ("sizeof(struct hmm_dmirror_fail)", size_of::<sys::hmm_dmirror_fail>() as u64),
+        (
+            "sizeof(struct hmm_dmirror_cmd)",
+            size_of::<sys::hmm_dmirror_cmd>() as u64,
+        ),
+        (
+            "sizeof(struct hmm_dmirror_info)",
+            size_of::<sys::hmm_dmirror_info>() as u64,
+        ),
+        (
+            "sizeof(struct hmm_dmirror_move)",
+            size_of::<sys::hmm_dmirror_move>() as u64,
+        ),
+        (
+            "sizeof(struct hmm_dmirror_compute)",
+            size_of::<sys::hmm_dmirror_compute>() as u64,
+        ),
+        (
+            "sizeof(struct hmm_dmirror_fail)",
+            size_of::<sys::hmm_dmirror_fail>() as u64,
+        ),
     ];
     let manifest = env!("CARGO_MANIFEST_DIR");
     let mut source = format!(
@@ -40,7 +55,11 @@ fn c_says_the_same() {
         .stdin(Stdio::piped())
         .spawn()
         .expect("the C compiler starts");
-    cc.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
+    cc.stdin
+        .take()
+        .unwrap()
+        .write_all(source.as_bytes())
+        .unwrap();
     assert!(cc.wait().unwrap().success(), "the header does not compile");
     let output = Command::new(&program).output().unwrap();
     std::fs::remove_file(&program).unwrap();
