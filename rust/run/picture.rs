@@ -17,8 +17,8 @@ pub fn percentages(slots: &[(u64, u64)], columns: usize) -> Vec<u8> {
             let part = &slots[column * used / columns..(column + 1) * used / columns];
             let resident: u64 = part.iter().map(|slot| slot.0).sum();
             let present: u64 = part.iter().map(|slot| slot.1).sum();
-            if present != 0 {
-                last = u8::try_from((resident * 100 / present).min(100)).unwrap_or(100);
+            if let Some(percent) = (resident * 100).checked_div(present) {
+                last = u8::try_from(percent.min(100)).unwrap_or(100);
             }
             last
         })
