@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# `make core`: the kernel object of the Rust core, target/core/hmm_core.o. One
+# object serves every kernel; rust/core.sh makes and checks it.
+# HMM_RUSTC= names a rustc to use instead of the one that the script would pick.
+
+HMM_CORE_SRC := $(addprefix rust/,lib.rs evict.rs ffi.rs frames.rs plan.rs port.rs \
+		port_sys.rs region.rs types.rs window.rs)
+
+.PHONY: core
+core: target/core/hmm_core.o ## build and check the kernel object of the Rust core
+
+target/core/hmm_core.o: $(HMM_CORE_SRC) rust/core.sh rust/core.allow rust/core.mk c/core.h
+	@sh rust/core.sh $@ $(HMM_RUSTC)
+
+.PHONY: gen gen-check
+gen: ## rewrite the generated files (needs libclang)
+	cargo run --quiet --locked --features gen --bin gen
+gen-check: ## compare the generated files with their sources
+	cargo run --quiet --locked --features gen --bin gen -- --check
