@@ -207,11 +207,14 @@ enum hmm_skip {
 	HMM_SKIP_NO_MEMORY,	/* no free frame on the other side */
 	HMM_SKIP_COPY,		/* the driver reported a failed copy */
 	HMM_SKIP_REFUSED,	/* not anonymous, or changed while it was copied */
+	HMM_SKIP_HOLE,		/* never touched; see HMM_MIGRATE_HOLES */
 	HMM_SKIP_NR
 };
 
 /* Nothing is moved unless every page of the range is mapped and readable. */
 #define HMM_MIGRATE_STRICT	(1U << 0)
+/* To the device: addresses never touched get a zeroed device page, too. */
+#define HMM_MIGRATE_HOLES	(1U << 1)
 
 /**
  * struct hmm_migrate - a request to move a range, and what came of it
@@ -220,7 +223,8 @@ enum hmm_skip {
  * @end: one past the last byte, page aligned
  * @flags: HMM_MIGRATE_*
  * @moved: (out) pages moved
- * @skipped: (out) pages not moved, by enum hmm_skip
+ * @skipped: (out) pages not moved, by enum hmm_skip. Unless the call failed, @moved
+ *	and all of these together are the pages of the range.
  */
 struct hmm_migrate {
 	struct mm_struct *mm;
@@ -303,6 +307,9 @@ void hmm_view_unlock(struct hmm_view *view);
 int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
 		   unsigned int flags);
 int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long end,
-		      unsigned long *pfns);
+		      int (*visit)(struct hmm_view *view, unsigned long addr,
+				   const unsigned long *pfns, unsigned long npages,
+				   void *arg),
+		      void *arg);
 
 #endif /* HMM_DEVMEM_H */

@@ -123,7 +123,14 @@ enum {
 	HMM_DMIRROR_SKIP_NO_MEMORY	= 3,	/* no free frame on the other side */
 	HMM_DMIRROR_SKIP_COPY		= 4,	/* the copy failed; the page stayed where it was */
 	HMM_DMIRROR_SKIP_REFUSED	= 5,	/* not anonymous, or changed while it was copied */
-	HMM_DMIRROR_SKIP_NR		= 6,
+	HMM_DMIRROR_SKIP_HOLE		= 6,	/* never touched by the program; see MOVE_HOLES */
+	HMM_DMIRROR_SKIP_NR		= 7,
+};
+
+/* hmm_dmirror_move.flags */
+enum {
+	/* To the device: give zeroed device pages to addresses never touched, too. */
+	HMM_DMIRROR_MOVE_HOLES		= 1,
 };
 
 /**
@@ -132,19 +139,20 @@ enum {
  * @direction: (in) HMM_DMIRROR_TO_DEVICE or HMM_DMIRROR_TO_RAM
  * @addr: (in) start, page aligned
  * @len: (in) bytes, a multiple of the page size, not 0
+ * @flags: (in) HMM_DMIRROR_MOVE_*
  * @moved: (out) pages moved
- * @skipped: (out) pages not moved, by reason
+ * @skipped: (out) pages not moved, by reason; the unused rest is 0
  * @ns: (out) time spent
  *
  * Holes in the range are no error. @moved + the sum of @skipped is the number of
- * pages in the range, less those that were never touched by the program and
- * not populated on the way to RAM.
+ * pages in the range, unless the call was interrupted by a deadly signal (EINTR).
  */
 struct hmm_dmirror_move {
 	__u32 size;
 	__u32 direction;
 	__u64 addr;
 	__u64 len;
+	__u64 flags;
 	__u64 moved;
 	__u64 skipped[8];
 	__u64 ns;

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The kernel that the rest of this directory is written for, on every kernel.
+ *
+ * Forced into every unit. The .c files call what Linux 7.3 offers; where a kernel
+ * is older, it is made up for here. conf.h is written by probe.sh, which asks the
+ * headers, never the version; the probes and the upstream changes behind them are
+ * in probes/.
+ */
+#ifndef HMM_COMPAT_H
+#define HMM_COMPAT_H
+
+#undef pr_fmt
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include "conf.h"
+
+#include <linux/device.h>
+#include <linux/gfp.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+
+/*
+ * What the kernel offers, as constants: code behind a 0 is compiled and thrown away.
+ * Asked of the headers and of Module.symvers before anything is called, because
+ * memremap_pages() WARNs when it is asked for what it was built without.
+ */
+#define HMM_KERNEL_MIGRATE	HMM_HAVE_SYMBOL_MIGRATE_VMA_SETUP
+#define HMM_KERNEL_PRIVATE \
+	(IS_ENABLED(CONFIG_DEVICE_PRIVATE) && HMM_KERNEL_MIGRATE && \
+	 HMM_HAVE_SYMBOL_DEVM_REQUEST_FREE_MEM_REGION)
+#define HMM_KERNEL_COHERENT	(HMM_HAVE_DEVICE_COHERENT && HMM_KERNEL_MIGRATE)
+
+#if HMM_HAVE_DEVICE_COHERENT
+#define HMM_MEMORY_COHERENT	MEMORY_DEVICE_COHERENT
+#define HMM_SELECT_COHERENT	MIGRATE_VMA_SELECT_DEVICE_COHERENT
+#else
+#define HMM_MEMORY_COHERENT	MEMORY_DEVICE_PRIVATE
+#define HMM_SELECT_COHERENT	MIGRATE_VMA_SELECT_DEVICE_PRIVATE
+#endif
+
+/* Whole 2 MiB folios: a flag of the request and one of the entry, 0 where unknown. */
+#ifdef MIGRATE_PFN_COMPOUND
+#define HMM_SELECT_COMPOUND	MIGRATE_VMA_SELECT_COMPOUND
+#else
+#define HMM_SELECT_COMPOUND	0
+#define MIGRATE_PFN_COMPOUND	0
+#endif
+
+/* The free callback: a folio since 7.0, a page before. DEFINE it, then name it. */
+#if HMM_HAVE_FOLIO_FREE
+#define HMM_DEFINE_FREE_OP(fn) \
+	static void fn##_op(struct folio *folio) \
+	{ \
+		fn(&folio->page, folio_order(folio)); \
+	}
+#define HMM_FREE_OP(fn)		.folio_free = fn##_op
+#else
+#define HMM_DEFINE_FREE_OP(fn) \
+	static void fn##_op(struct page *page) \
+	{ \
+		fn(page, 0); \
+	}
+#define HMM_FREE_OP(fn)		.page_free = fn##_op
+#endif
+
+#if !HMM_HAVE_PAGE_PGMAP
+static inline struct dev_pagemap *page_pgmap(const struct page *page)
+{
+	return page->pgmap;
+}
+#endif
+
+#if !HMM_HAVE_PAGE_INIT_ORDER
+#define zone_device_page_init(page, pgmap, order) zone_device_page_init(page)
+#endif
+
+/*
+ * A 2 MiB folio of RAM for the process that maps it at @addr, or for nobody in
+ * particular (@vma NULL); NULL if there is none without much ado.
+ */
+static inline struct page *hmm_alloc_huge(struct vm_area_struct *vma, unsigned long addr)
+{
+#if HMM_HAVE_FOLIO_FREE
+	gfp_t gfp = GFP_TRANSHUGE_LIGHT | __GFP_DIRECT_RECLAIM | __GFP_NORETRY;
+	struct folio *folio;
+
+	folio = vma ? vma_alloc_folio(gfp, HPAGE_PMD_ORDER, vma, addr) :
+		      folio_alloc(gfp & ~__GFP_NORETRY, HPAGE_PMD_ORDER);
+	return folio ? &folio->page : NULL;
+#else
+	return NULL;
+#endif
+}
+
+/* A platform driver's remove callback returned int, always 0. DEFINE it, then name it. */
+#if HMM_HAVE_PLATFORM_REMOVE_VOID
+#define HMM_DEFINE_REMOVE_OP(fn)
+#define HMM_REMOVE_OP(fn)	fn
+#else
+#define HMM_DEFINE_REMOVE_OP(fn) \
+	static int fn##_op(struct platform_device *pdev) \
+	{ \
+		fn(pdev); \
+		return 0; \
+	}
+#define HMM_REMOVE_OP(fn)	fn##_op
+#endif
+
+#endif /* HMM_COMPAT_H */

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * dev_pagemap_ops.page_free became folio_free.
+ * upstream: "mm/zone_device: rename page_free callback to folio_free", 6.19
+ * expect: has no member named .*folio_free
+ */
+#include <linux/memremap.h>
+
+void probe(struct dev_pagemap_ops *ops, void (*fn)(struct folio *));
+void probe(struct dev_pagemap_ops *ops, void (*fn)(struct folio *))
+{
+	ops->folio_free = fn;
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * zone_device_page_init() learned about the pagemap and large folios.
+ * upstream: "mm/zone_device: reinitialize large zone device private folios", 6.19
+ * expect: too many arguments to function
+ */
+#include <linux/memremap.h>
+
+void probe(struct page *page, struct dev_pagemap *pgmap);
+void probe(struct page *page, struct dev_pagemap *pgmap)
+{
+	zone_device_page_init(page, pgmap, 9);
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Copies: what the driver is asked to do, and what a failure means.
+ */
+#include <linux/highmem.h>
+
+#include "internal.h"
+
+static struct page *device_page(struct hmm_region *region, u64 index)
+{
+	return pfn_to_page(region->devmem.pfn_first + index);
+}
+
+/* Coherent memory whose driver gave no callbacks: the CPU copies. */
+static int cpu_copy_to_device(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++)
+		for (i = 0; i < seg->npages; i++)
+			copy_highpage(device_page(region, seg->dst + i),
+				      pfn_to_page(seg->src + i));
+	return 0;
+}
+
+static int cpu_copy_to_ram(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++)
+		for (i = 0; i < seg->npages; i++)
+			copy_highpage(pfn_to_page(seg->dst + i),
+				      device_page(region, seg->src + i));
+	return 0;
+}
+
+static int cpu_zero(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++)
+		for (i = 0; i < seg->npages; i++)
+			clear_highpage(device_page(region, seg->dst + i));
+	return 0;
+}
+
+static const struct hmm_region_ops cpu_ops = {
+	.copy_to_device = cpu_copy_to_device,
+	.copy_to_ram = cpu_copy_to_ram,
+	.zero = cpu_zero,
+};
+
+static const struct hmm_region_ops *region_ops(const struct hmm_region *region)
+{
+	return region->ops ? region->ops : &cpu_ops;
+}
+
+static void fail_all(struct hmm_copy *copy, int err)
+{
+	unsigned int i;
+
+	for (i = 0; i < copy->nr; i++)
+		copy->seg[i].status = err;
+}
+
+/* Hand a batch to the driver. */
+static void submit(struct hmm_region *region, struct hmm_copy *copy,
+		   int (*fn)(struct hmm_region *region, struct hmm_copy *copy))
+{
+	int err;
+
+	if (!copy->nr)
+		return;
+	err = fn(region, copy);
+	if (err) {
+		fail_all(copy, err);
+		copy->nr = 0;
+	}
+}
+
+/* Wait for what was submitted. */
+static void finish(struct hmm_region *region, struct hmm_copy *copy)
+{
+	int err;
+
+	if (!copy->nr || !region_ops(region)->wait)
+		return;
+	err = region_ops(region)->wait(region, copy);
+	if (err)
+		fail_all(copy, err);
+}
+
+/* A failed segment to the device: its frames go back, its pages stay in RAM. */
+static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
+			const struct hmm_segment *seg)
+{
+	u32 i;
+
+	for (i = seg->entry; i < seg->entry + seg->npages; i++) {
+		if (!(b->dst[i] & MIGRATE_PFN_VALID))
+			continue;
+		if (hmm_core_rollback(region->core, raw_smp_processor_id(),
+				      b->dst[i] >> MIGRATE_PFN_SHIFT,
+				      1U << hmm_entry_order(b->dst[i])))
+			WARN(1, "frame %#lx was not claimed\n",
+			     b->dst[i] >> MIGRATE_PFN_SHIFT);
+		b->dst[i] = 0;
+	}
+}
+
+/**
+ * hmm_copy_to_device() - fill the frames that the core has planned
+ * @region: the region
+ * @b: dst holds page indices; those of failed segments are 0 afterwards
+ * @n: entries in @b
+ * @plan: what hmm_core_plan_to_device() said of it
+ *
+ * Zeroing and copying are both under way before either is waited for.
+ */
+void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned int n,
+			const struct hmm_plan *plan)
+{
+	struct hmm_copy copy = { .seg = b->seg, .nr = plan->ncopy };
+	struct hmm_copy zero = { .seg = b->seg + n - plan->nzero, .nr = plan->nzero };
+	unsigned int i;
+
+	for (i = 0; i < copy.nr; i++)
+		copy.npages += copy.seg[i].npages;
+	zero.npages = plan->claimed - copy.npages;
+
+	submit(region, &zero, region_ops(region)->zero);
+	submit(region, &copy, region_ops(region)->copy_to_device);
+	finish(region, &zero);
+	finish(region, &copy);
+
+	for (i = 0; i < plan->ncopy; i++)
+		if (b->seg[i].status)
+			drop_frames(region, b, &b->seg[i]);
+	/*
+	 * The kernel wants every page of a huge hole or none, so one failure fails all
+	 * holes of the batch.
+	 */
+	for (i = n - plan->nzero; i < n; i++)
+		if (b->seg[i].status)
+			break;
+	if (i < n)
+		for (i = n - plan->nzero; i < n; i++)
+			drop_frames(region, b, &b->seg[i]);
+}
+
+/**
+ * hmm_copy_to_ram() - fill RAM pages from the device
+ * @region: the region
+ * @b: dst holds locked RAM pages; those of failed segments are freed, and 0 afterwards
+ * @nr: segments in @b
+ */
+void hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b, unsigned int nr)
+{
+	struct hmm_copy copy = { .seg = b->seg, .nr = nr };
+	const struct hmm_segment *seg;
+	struct page *page;
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		copy.npages += b->seg[i].npages;
+
+	submit(region, &copy, region_ops(region)->copy_to_ram);
+	finish(region, &copy);
+
+	for (seg = b->seg; seg < b->seg + nr; seg++) {
+		if (!seg->status)
+			continue;
+		for (i = seg->entry; i < seg->entry + seg->npages; i++) {
+			page = migrate_pfn_to_page(b->dst[i]);
+			if (!page)
+				continue;
+			unlock_page(page);
+			put_page(page);
+			b->dst[i] = 0;
+		}
+	}
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/hmm_dmirror*: every call is checked here before it does anything.
+ */
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "dmirror.h"
+
+/* What the engine counts and what the user is told are the same. */
+static_assert((int)HMM_SKIP_UNMAPPED == HMM_DMIRROR_SKIP_UNMAPPED);
+static_assert((int)HMM_SKIP_VMA == HMM_DMIRROR_SKIP_VMA);
+static_assert((int)HMM_SKIP_BUSY == HMM_DMIRROR_SKIP_BUSY);
+static_assert((int)HMM_SKIP_NO_MEMORY == HMM_DMIRROR_SKIP_NO_MEMORY);
+static_assert((int)HMM_SKIP_COPY == HMM_DMIRROR_SKIP_COPY);
+static_assert((int)HMM_SKIP_REFUSED == HMM_DMIRROR_SKIP_REFUSED);
+static_assert((int)HMM_SKIP_HOLE == HMM_DMIRROR_SKIP_HOLE);
+static_assert((int)HMM_SKIP_NR == HMM_DMIRROR_SKIP_NR);
+
+static int dmirror_open(struct inode *inode, struct file *filp)
+{
+	struct dmirror_device *device = container_of(filp->private_data,
+						     struct dmirror_device, misc);
+	struct dmirror *dmirror;
+	struct hmm_view *view;
+
+	dmirror = kzalloc(sizeof(*dmirror), GFP_KERNEL_ACCOUNT);
+	if (!dmirror)
+		return -ENOMEM;
+	xa_init(&dmirror->blocks);
+	dmirror->device = device;
+	view = hmm_view_attach(device->region, &dmirror_view_ops, dmirror);
+	if (IS_ERR(view)) {
+		kfree(dmirror);
+		return PTR_ERR(view);
+	}
+	dmirror->view = view;
+	/* The misc layer keeps the device registered while it is being opened. */
+	kref_get(&device->kref);
+	filp->private_data = dmirror;
+	return 0;
+}
+
+static int dmirror_release(struct inode *inode, struct file *filp)
+{
+	struct dmirror *dmirror = filp->private_data;
+
+	hmm_view_detach(dmirror->view);
+	dmirror_free_table(dmirror);
+	dmirror_device_put(dmirror->device);
+	kfree(dmirror);
+	return 0;
+}
+
+/* Start and size of a range: aligned, not empty, inside the address space. */
+static int check_range(struct dmirror *dmirror, u64 addr, u64 len)
+{
+	u64 end;
+
+	if (!len || !PAGE_ALIGNED(addr) || !PAGE_ALIGNED(len) ||
+	    check_add_overflow(addr, len, &end) ||
+	    end > hmm_view_mm(dmirror->view)->task_size)
+		return -EINVAL;
+	return 0;
+}
+
+/* The calls shared with the kernel's own test driver. */
+static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
+{
+	struct hmm_region *region = dmirror->device->region;
+	struct hmm_migrate m = { .mm = hmm_view_mm(dmirror->view),
+				 .flags = HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES };
+	struct hmm_dmirror_cmd cmd;
+	u64 len;
+	int ret;
+
+	if (nr == HMM_DMIRROR_RELEASE) {
+		if (!capable(CAP_SYS_ADMIN))
+			return -EPERM;
+		return region ? hmm_region_evict(region) : -EOPNOTSUPP;
+	}
+	if (copy_from_user(&cmd, arg, sizeof(cmd)))
+		return -EFAULT;
+	if (check_mul_overflow(cmd.npages, (u64)PAGE_SIZE, &len))
+		return -EINVAL;
+	ret = check_range(dmirror, cmd.addr, len);
+	if (ret)
+		return ret;
+	cmd.cpages = 0;
+	cmd.faults = 0;
+	m.start = cmd.addr;
+	m.end = cmd.addr + len;
+
+	switch (nr) {
+	case HMM_DMIRROR_READ:
+		ret = dmirror_read(dmirror, &cmd);
+		break;
+	case HMM_DMIRROR_WRITE:
+		ret = dmirror_write(dmirror, &cmd);
+		break;
+	case HMM_DMIRROR_SNAPSHOT:
+		ret = dmirror_snapshot(dmirror, &cmd);
+		break;
+	case HMM_DMIRROR_MIGRATE_TO_DEV:
+		if (!region)
+			return -EOPNOTSUPP;
+		ret = hmm_migrate_to_device(region, &m);
+		if (!ret)
+			ret = dmirror_read_resident(dmirror, &cmd);
+		break;
+	case HMM_DMIRROR_MIGRATE_TO_SYS:
+		if (!region)
+			return -EOPNOTSUPP;
+		ret = hmm_migrate_to_ram(region, &m);
+		cmd.cpages = m.moved;
+		break;
+	}
+	/* What was done counts even if it was not all. */
+	if (copy_to_user(arg, &cmd, sizeof(cmd)))
+		return -EFAULT;
+	return ret;
+}
+
+static int info_ioctl(struct dmirror *dmirror, struct hmm_dmirror_info *info)
+{
+	struct dmirror_device *device = dmirror->device;
+	struct hmm_core_stats frames;
+	struct hmm_region_stats stats;
+	int ret;
+
+	if (info->reserved)
+		return -EINVAL;
+	*info = (struct hmm_dmirror_info) {
+		.size = sizeof(*info), .kind = device->kind, .page_size = PAGE_SIZE,
+	};
+	if (!device->region)
+		return 0;
+	ret = hmm_region_frames(device->region, &frames);
+	if (ret)
+		return ret;
+	hmm_region_stats(device->region, hmm_view_mm(dmirror->view), &stats);
+	info->frames_total = frames.total;
+	info->frames_free = frames.free;
+	info->frames_claimed = frames.claimed;
+	info->frames_resident = frames.resident;
+	info->to_device = stats.to_device;
+	info->to_ram_request = stats.to_ram_request;
+	info->to_ram_fault = stats.to_ram_fault;
+	info->cpu_faults = stats.cpu_faults;
+	info->ns_to_device = stats.ns_to_device;
+	info->ns_to_ram = stats.ns_to_ram;
+	return 0;
+}
+
+static int move_ioctl(struct dmirror *dmirror, struct hmm_dmirror_move *move)
+{
+	struct hmm_region *region = dmirror->device->region;
+	struct hmm_migrate m = { .mm = hmm_view_mm(dmirror->view) };
+	u64 begin = ktime_get_ns();
+	int i, ret;
+
+	if (move->flags & ~(u64)HMM_DMIRROR_MOVE_HOLES)
+		return -EINVAL;
+	ret = check_range(dmirror, move->addr, move->len);
+	if (ret)
+		return ret;
+	if (!region)
+		return -EOPNOTSUPP;
+	m.start = move->addr;
+	m.end = move->addr + move->len;
+
+	switch (move->direction) {
+	case HMM_DMIRROR_TO_DEVICE:
+		m.flags = move->flags & HMM_DMIRROR_MOVE_HOLES ? HMM_MIGRATE_HOLES : 0;
+		ret = hmm_migrate_to_device(region, &m);
+		break;
+	case HMM_DMIRROR_TO_RAM:
+		ret = hmm_migrate_to_ram(region, &m);
+		break;
+	default:
+		return -EINVAL;
+	}
+	memset(move->skipped, 0, sizeof(move->skipped));
+	for (i = 0; i < HMM_SKIP_NR; i++)
+		move->skipped[i] = m.skipped[i];
+	move->moved = m.moved;
+	move->ns = ktime_get_ns() - begin;
+	return ret;
+}
+
+static int compute_ioctl(struct dmirror *dmirror, struct hmm_dmirror_compute *compute)
+{
+	int ret;
+
+	if (compute->op != HMM_DMIRROR_ADD &&
+	    (compute->op != HMM_DMIRROR_CHECKSUM || compute->operand))
+		return -EINVAL;
+	ret = check_range(dmirror, compute->addr, compute->len);
+	if (ret)
+		return ret;
+	compute->result = 0;
+	compute->device_pages = 0;
+	compute->faults = 0;
+	return dmirror_compute(dmirror, compute);
+}
+
+static int fail_ioctl(struct dmirror *dmirror, struct hmm_dmirror_fail *fail)
+{
+	struct dmirror_device *device = dmirror->device;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (fail->leg > HMM_DMIRROR_FAIL_WAIT)
+		return -EINVAL;
+	/* Coherent memory is copied by the CPU; there is nothing to fail. */
+	if (fail->leg && device->kind != HMM_DMIRROR_KIND_PRIVATE)
+		return -EOPNOTSUPP;
+	spin_lock(&device->fail_lock);
+	WRITE_ONCE(device->fail_leg, fail->leg);
+	device->fail_skip = fail->skip;
+	device->fail_count = fail->count;
+	spin_unlock(&device->fail_lock);
+	return 0;
+}
+
+/* Our own calls: a structure that begins with its size goes in and comes back. */
+static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
+{
+	union {
+		u32 size;
+		struct hmm_dmirror_info info;
+		struct hmm_dmirror_move move;
+		struct hmm_dmirror_compute compute;
+		struct hmm_dmirror_fail fail;
+	} u;
+	int ret;
+
+	if (copy_from_user(&u, arg, _IOC_SIZE(nr)))
+		return -EFAULT;
+	if (u.size != _IOC_SIZE(nr))
+		return -EINVAL;
+	switch (nr) {
+	case HMM_DMIRROR_INFO:
+		ret = info_ioctl(dmirror, &u.info);
+		break;
+	case HMM_DMIRROR_MOVE:
+		ret = move_ioctl(dmirror, &u.move);
+		break;
+	case HMM_DMIRROR_COMPUTE:
+		ret = compute_ioctl(dmirror, &u.compute);
+		break;
+	default:
+		return fail_ioctl(dmirror, &u.fail);
+	}
+	/* What was done counts even if it was not all; a refusal leaves it as it came. */
+	if (copy_to_user(arg, &u, _IOC_SIZE(nr)))
+		return -EFAULT;
+	return ret;
+}
+
+static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
+{
+	struct dmirror *dmirror = filp->private_data;
+	void __user *argp = (void __user *)arg;
+
+	if (READ_ONCE(dmirror->device->dead))
+		return -ENODEV;
+	/* The view is of the process that opened the file; nobody else looks through it. */
+	if (current->mm != hmm_view_mm(dmirror->view))
+		return -EPERM;
+
+	switch (nr) {
+	case HMM_DMIRROR_READ:
+	case HMM_DMIRROR_WRITE:
+	case HMM_DMIRROR_MIGRATE_TO_DEV:
+	case HMM_DMIRROR_MIGRATE_TO_SYS:
+	case HMM_DMIRROR_SNAPSHOT:
+	case HMM_DMIRROR_RELEASE:
+		return cmd_ioctl(dmirror, nr, argp);
+	case HMM_DMIRROR_INFO:
+	case HMM_DMIRROR_MOVE:
+	case HMM_DMIRROR_COMPUTE:
+	case HMM_DMIRROR_FAIL:
+		return sized_ioctl(dmirror, nr, argp);
+	default:
+		return -ENOTTY;
+	}
+}
+
+const struct file_operations dmirror_fops = {
+	.owner = THIS_MODULE,
+	.open = dmirror_open,
+	.release = dmirror_release,
+	.unlocked_ioctl = dmirror_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The memory of the device: how bytes get in and out of it. This is all that a driver has
+ * to write to have its memory managed.
+ */
+#include <linux/highmem.h>
+#include <linux/slab.h>
+
+#include "dmirror.h"
+
+/* Shall this segment fail? Counts it, if somebody asked for failures of this leg. */
+static bool should_fail(struct dmirror_device *device, u32 leg)
+{
+	bool fail = false;
+
+	if (READ_ONCE(device->fail_leg) != leg)
+		return false;
+	spin_lock(&device->fail_lock);
+	if (device->fail_leg == leg) {
+		if (device->fail_skip) {
+			device->fail_skip--;
+		} else if (device->fail_count) {
+			device->fail_count--;
+			fail = true;
+		}
+	}
+	spin_unlock(&device->fail_lock);
+	return fail;
+}
+
+/* The RAM that stands for one page of device memory. */
+static struct page *backing_page(struct dmirror_device *device, u64 index)
+{
+	return device->blocks[index / DMIRROR_BLOCK_PAGES] + index % DMIRROR_BLOCK_PAGES;
+}
+
+static int copy_to_device(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct dmirror_device *device = hmm_region_data(region);
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
+		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE)) {
+			seg->status = -EIO;
+			continue;
+		}
+		for (i = 0; i < seg->npages; i++)
+			copy_highpage(backing_page(device, seg->dst + i),
+				      pfn_to_page(seg->src + i));
+	}
+	return 0;
+}
+
+static int copy_to_ram(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct dmirror_device *device = hmm_region_data(region);
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
+		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_RAM)) {
+			seg->status = -EIO;
+			continue;
+		}
+		for (i = 0; i < seg->npages; i++)
+			copy_highpage(pfn_to_page(seg->dst + i),
+				      backing_page(device, seg->src + i));
+	}
+	return 0;
+}
+
+static int zero(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct dmirror_device *device = hmm_region_data(region);
+	struct hmm_segment *seg;
+	u32 i;
+
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
+		if (should_fail(device, HMM_DMIRROR_FAIL_ZERO)) {
+			seg->status = -EIO;
+			continue;
+		}
+		for (i = 0; i < seg->npages; i++)
+			clear_highpage(backing_page(device, seg->dst + i));
+	}
+	return 0;
+}
+
+/* The copies above are done when they return; a real device waits for its fence here. */
+static int wait(struct hmm_region *region, struct hmm_copy *copy)
+{
+	return should_fail(hmm_region_data(region), HMM_DMIRROR_FAIL_WAIT) ? -EIO : 0;
+}
+
+const struct hmm_region_ops dmirror_region_ops = {
+	.copy_to_device = copy_to_device,
+	.copy_to_ram = copy_to_ram,
+	.zero = zero,
+	.wait = wait,
+};
+
+static void free_blocks(void *data)
+{
+	struct dmirror_device *device = data;
+
+	while (device->nr_blocks)
+		__free_pages(device->blocks[--device->nr_blocks], HPAGE_PMD_ORDER);
+	kvfree(device->blocks);
+	device->blocks = NULL;
+}
+
+/* Give the device @size bytes of private memory, freed with @dev. */
+int dmirror_memory_add(struct device *dev, struct dmirror_device *device, u64 size)
+{
+	unsigned int wanted = size / PMD_SIZE;
+	int ret;
+
+	device->blocks = kvcalloc(wanted, sizeof(*device->blocks), GFP_KERNEL);
+	if (!device->blocks)
+		return -ENOMEM;
+	ret = devm_add_action_or_reset(dev, free_blocks, device);
+	if (ret)
+		return ret;
+	while (device->nr_blocks < wanted) {
+		struct page *block = alloc_pages(GFP_HIGHUSER | __GFP_ZERO | __GFP_NOWARN |
+						 __GFP_RETRY_MAYFAIL, HPAGE_PMD_ORDER);
+
+		if (!block)
+			return -ENOMEM;
+		device->blocks[device->nr_blocks++] = block;
+	}
+	return 0;
+}
+
+/* Where the device finds the bytes of @page, which is in its memory or in RAM. */
+void *dmirror_memory_address(struct dmirror_device *device, struct page *page)
+{
+	if (device->blocks && hmm_region_of_page(page) == device->region)
+		page = backing_page(device, hmm_region_page_index(device->region, page));
+	return page_address(page);
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Leg 7 and the last part of leg 8: pages come home without a VMA, found by where they are
+ * on the device.
+ */
+#include <linux/delay.h>
+#include <linux/sched/signal.h>
+
+#include "internal.h"
+
+/* Give up on request after so long without a page moved. */
+#define EVICT_PATIENCE	(2 * HZ)
+/* At teardown there is no giving up, but a word every so often. */
+#define EVICT_COMPLAIN	(10 * HZ)
+
+/* Bring home the pages of one span, at most one 2 MiB block. Returns pages moved. */
+static unsigned int evict_span(struct hmm_region *region, struct hmm_batch *b,
+			       u64 first, unsigned int n)
+{
+	unsigned int moved;
+	u32 nseg = 0;
+
+	memset(b->src, 0, n * sizeof(*b->src));
+	memset(b->dst, 0, n * sizeof(*b->dst));
+	migrate_device_range(b->src, region->devmem.pfn_first + first, n);
+	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
+	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
+		WARN_ON_ONCE(1);
+	hmm_copy_to_ram(region, b, nseg);
+	migrate_device_pages(b->src, b->dst, n);
+	moved = hmm_batch_count(b, n, true);
+	migrate_device_finalize(b->src, b->dst, n);
+	return moved;
+}
+
+/* One walk over all frames in use. Returns pages moved. */
+static u64 evict_pass(struct hmm_region *region)
+{
+	u64 from = 0, first, n, moved = 0;
+	struct hmm_batch *b = hmm_batch_get();
+
+	while (!hmm_core_next_span(region->core, from, HMM_BATCH, &first, &n)) {
+		moved += evict_span(region, b, first, n);
+		from = first + n;
+		cond_resched();
+	}
+	hmm_batch_put(b);
+	hmm_count(region, NULL, to_ram_request, moved);
+	return moved;
+}
+
+static u64 frames_in_use(struct hmm_region *region)
+{
+	struct hmm_core_stats frames;
+
+	hmm_core_stats(region->core, &frames);
+	return frames.claimed + frames.resident;
+}
+
+/**
+ * hmm_region_evict() - bring home everything that is on the device, of every process
+ * @region: the region; it stays in use, and others may fill it again meanwhile
+ *
+ * Context: process context, mmap lock not held; sleeps.
+ * Return: 0 nothing is left, or all that was there at the start has been home;
+ * -ENODEV the device is gone; -EINTR deadly signal; -EBUSY pages that somebody pins or that
+ * there is no RAM for stayed on the device, after two seconds without any progress.
+ */
+int hmm_region_evict(struct hmm_region *region)
+{
+	unsigned long patience = jiffies + EVICT_PATIENCE;
+	u64 left, moved = 0;
+	int ret = 0;
+
+	if (!percpu_ref_tryget_live(&region->devmem.ref))
+		return -ENODEV;
+	for (left = frames_in_use(region); left && moved < left;) {
+		u64 pass = evict_pass(region);
+
+		if (!frames_in_use(region))
+			break;
+		moved += pass;
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		if (pass) {
+			patience = jiffies + EVICT_PATIENCE;
+		} else if (time_after(jiffies, patience)) {
+			ret = -EBUSY;
+			break;
+		} else {
+			msleep(1);
+		}
+	}
+	percpu_ref_put(&region->devmem.ref);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_region_evict);
+
+/*
+ * The device goes; nothing new arrives. What is still there is brought home, however long it
+ * takes: a page that somebody pins can only be waited for. Cannot be refused, so it says what
+ * it waits for.
+ */
+void hmm_evict_for_teardown(struct hmm_region *region)
+{
+	unsigned long complain = jiffies + EVICT_COMPLAIN;
+	u64 left;
+
+	for (;;) {
+		if (region->core) {
+			evict_pass(region);
+			left = frames_in_use(region);
+		} else {
+			left = atomic_long_read(&region->handed_out);
+		}
+		if (!left)
+			return;
+		if (time_after(jiffies, complain)) {
+			dev_warn(region->devmem.device,
+				 "removal waits for %llu pages of device memory in use\n", left);
+			complain = jiffies + EVICT_COMPLAIN;
+		}
+		msleep(1);
+	}
+}

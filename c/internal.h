@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of hmm_devmem.ko share. Drivers include hmm_devmem.h.
+ */
+#ifndef HMM_INTERNAL_H
+#define HMM_INTERNAL_H
+
+#include <linux/kref.h>
+#include <linux/xarray.h>
+
+#include "hmm_devmem.h"
+
+/* Entries handled at once: one page table's worth, and what a 2 MiB folio takes. */
+#define HMM_BATCH	HMM_BLOCK_PAGES
+
+/* The arrays of one migration; from a mempool, so that a fault always gets one. */
+struct hmm_batch {
+	unsigned long src[HMM_BATCH];
+	unsigned long dst[HMM_BATCH];
+	struct hmm_segment seg[HMM_BATCH];
+};
+
+/* Counters of a region, or of a process on it. */
+struct hmm_counters {
+	atomic64_t to_device;
+	atomic64_t to_ram_request;
+	atomic64_t to_ram_fault;
+	atomic64_t cpu_faults;
+	atomic64_t ns_to_device;
+	atomic64_t ns_to_ram;
+};
+
+/* What one process did on one region. Found by mm, alive while a view is attached. */
+struct hmm_account {
+	struct mm_struct *mm;	/* key only */
+	unsigned int users;	/* under region->accounts' lock */
+	struct hmm_counters counters;
+	struct rcu_head rcu;
+};
+
+/*
+ * The memory is added and removed with the device. The struct itself lives on until
+ * the last reference is gone, so that an open file finds a dead region, not a freed
+ * one.
+ */
+struct hmm_region {
+	struct hmm_devmem devmem;
+	const struct hmm_region_ops *ops;	/* NULL: the driver manages its pages */
+	void *driver_data;
+	struct hmm_core *core;			/* frames; managed level only */
+	void *group;				/* devres group with all of the above */
+	struct kref kref;
+	struct hmm_counters counters;
+	struct xarray accounts;			/* mm -> struct hmm_account */
+	atomic_long_t handed_out;		/* pages in use, where the driver has them */
+};
+
+static inline struct hmm_region *hmm_region_of_devmem(struct hmm_devmem *devmem)
+{
+	return container_of(devmem, struct hmm_region, devmem);
+}
+
+static inline struct hmm_region *hmm_region_of_pgmap(struct dev_pagemap *pgmap)
+{
+	return container_of(pgmap, struct hmm_region, devmem.pagemap);
+}
+
+static inline bool hmm_region_is_private(const struct hmm_region *region)
+{
+	return region->devmem.pagemap.type == MEMORY_DEVICE_PRIVATE;
+}
+
+static inline enum migrate_vma_direction
+hmm_region_select(const struct hmm_region *region)
+{
+	return hmm_region_is_private(region) ? MIGRATE_VMA_SELECT_DEVICE_PRIVATE :
+					       HMM_SELECT_COHERENT;
+}
+
+/* Whole 2 MiB folios move where the kernel can and the memory is not CPU-mapped. */
+static inline unsigned int hmm_region_select_huge(const struct hmm_region *region)
+{
+	return hmm_region_is_private(region) ? HMM_SELECT_COMPOUND : 0;
+}
+
+/* Order of what a migrate entry stands for. */
+static inline unsigned int hmm_entry_order(unsigned long entry)
+{
+	return entry & MIGRATE_PFN_COMPOUND ? HPAGE_PMD_ORDER : 0;
+}
+
+/* main.c */
+struct hmm_batch *hmm_batch_get(void);
+void hmm_batch_put(struct hmm_batch *batch);
+
+/* devmem.c */
+int hmm_devmem_map(struct hmm_region *region, struct resource *res,
+		   enum memory_type type, void *owner);
+struct resource *hmm_devmem_find_hole(struct device *device, u64 size);
+int hmm_devmem_check_coherent(const struct resource *res);
+
+/* region.c */
+struct hmm_region *hmm_region_alloc(struct device *device);
+void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
+		      size_t counter, u64 n);
+struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm);
+void hmm_account_put(struct hmm_region *region, struct hmm_account *account);
+
+/* Add to a counter of the region and of the process, if it has a view attached. */
+#define hmm_count(region, mm, counter, n) \
+	hmm_region_count(region, mm, offsetof(struct hmm_counters, counter), n)
+
+/* copy.c */
+void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned int n,
+			const struct hmm_plan *plan);
+void hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b, unsigned int nr);
+
+/* to_device.c */
+int hmm_migrate_check(struct hmm_migrate *m);
+int hmm_migrate_walk(struct hmm_region *region, struct hmm_migrate *m,
+		     void (*move)(struct hmm_region *region, struct hmm_batch *b,
+				  struct vm_area_struct *vma, unsigned long start,
+				  unsigned long end, struct hmm_migrate *m));
+unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved);
+
+/* to_ram.c */
+vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf);
+unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
+			     unsigned int n, struct vm_area_struct *vma,
+			     unsigned long start, long must);
+
+/* evict.c */
+void hmm_evict_for_teardown(struct hmm_region *region);
+
+#endif /* HMM_INTERNAL_H */

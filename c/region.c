@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The managed level: a region is a devmem whose pages this module hands out.
+ */
+#include <linux/slab.h>
+#include <linux/smp.h>
+
+#include "internal.h"
+
+static void hmm_region_free(struct kref *kref)
+{
+	struct hmm_region *region = container_of(kref, struct hmm_region, kref);
+
+	xa_destroy(&region->accounts);
+	kfree(region);
+}
+
+/**
+ * hmm_region_get() - keep the struct alive beyond its device
+ * @region: the region
+ *
+ * The region may die meanwhile; calls then return -ENODEV.
+ *
+ * Context: any.
+ */
+void hmm_region_get(struct hmm_region *region)
+{
+	kref_get(&region->kref);
+}
+EXPORT_SYMBOL_GPL(hmm_region_get);
+
+/**
+ * hmm_region_put() - give back what hmm_region_get() took
+ * @region: the region
+ *
+ * Context: any.
+ */
+void hmm_region_put(struct hmm_region *region)
+{
+	kref_put(&region->kref, hmm_region_free);
+}
+EXPORT_SYMBOL_GPL(hmm_region_put);
+
+static void hmm_region_put_devres(void *region)
+{
+	hmm_region_put(region);
+}
+
+/*
+ * A region without memory, and the open devres group that all it gets will be part of.
+ * Its first reference belongs to that group.
+ */
+struct hmm_region *hmm_region_alloc(struct device *device)
+{
+	struct hmm_region *region;
+	int ret;
+
+	region = kzalloc(sizeof(*region), GFP_KERNEL);
+	if (!region)
+		return ERR_PTR(-ENOMEM);
+	region->devmem.device = device;
+	region->devmem.pfn_first = -1UL;
+	region->devmem.pfn_last = -1UL;
+	kref_init(&region->kref);
+	xa_init(&region->accounts);
+
+	region->group = devres_open_group(device, NULL, GFP_KERNEL);
+	if (!region->group) {
+		hmm_region_put(region);
+		return ERR_PTR(-ENOMEM);
+	}
+	ret = devm_add_action_or_reset(device, hmm_region_put_devres, region);
+	if (ret) {
+		/* The region is gone; its group, still open, is the newest of the device. */
+		devres_release_group(device, NULL);
+		return ERR_PTR(ret);
+	}
+	return region;
+}
+
+static void hmm_region_free_core(void *core)
+{
+	kvfree(core);
+}
+
+/* Lend the core the memory it needs to keep @npages frames. */
+static int hmm_region_add_core(struct hmm_region *region, u64 npages)
+{
+	size_t size = hmm_core_size(npages, nr_cpu_ids);
+	void *core;
+	int ret;
+
+	if (!size)
+		return -EINVAL;
+	/* Zeroed, and page aligned, which is more than the core asks for. */
+	core = kvzalloc(PAGE_ALIGN(size), GFP_KERNEL);
+	if (!core)
+		return -ENOMEM;
+	ret = devm_add_action_or_reset(region->devmem.device, hmm_region_free_core, core);
+	if (ret)
+		return ret;
+	ret = hmm_core_init(core, size, npages, nr_cpu_ids);
+	if (ret)
+		return ret;
+	region->core = core;
+	return 0;
+}
+
+static int hmm_region_check(const struct hmm_region_params *p)
+{
+	const struct hmm_region_ops *ops = p->ops;
+	bool copies = ops && ops->copy_to_device && ops->copy_to_ram && ops->zero;
+
+	if (p->res) {
+		if (p->size || (ops && !copies))
+			return -EINVAL;
+		return hmm_devmem_check_coherent(p->res);
+	}
+	if (!HMM_KERNEL_PRIVATE)
+		return -EOPNOTSUPP;
+	if (!copies || !p->size || !IS_ALIGNED(p->size, PMD_SIZE))
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * devm_hmm_region_add() - add device memory and let this module manage it
+ * @device: the device; the memory is removed when its driver is unbound
+ * @params: what to add; read during the call only, but @params->ops stays in use
+ *
+ * From here on hmm_migrate_to_device() fills it. At removal (or at
+ * devm_hmm_region_remove()) new migrations are refused, those under way finish, and
+ * every page still there is brought home; the callbacks in @params->ops must work until
+ * then.
+ *
+ * Context: process context, may sleep.
+ * Return: the region, owned by @device; or ERR_PTR: -EOPNOTSUPP this kernel lacks that kind
+ * of memory (nothing was tried); -EINVAL @params; -ENXIO, -ERANGE as for
+ * hmm_devmem_add_resource(); -ERANGE no hole of that size; -ENOMEM.
+ */
+struct hmm_region *devm_hmm_region_add(struct device *device,
+				       const struct hmm_region_params *params)
+{
+	struct hmm_region *region;
+	struct resource *res;
+	int ret;
+
+	ret = hmm_region_check(params);
+	if (ret)
+		return ERR_PTR(ret);
+	region = hmm_region_alloc(device);
+	if (IS_ERR(region))
+		return region;
+	region->ops = params->ops;
+	region->driver_data = params->driver_data;
+
+	res = params->res;
+	if (!res) {
+		res = hmm_devmem_find_hole(device, params->size);
+		if (IS_ERR(res)) {
+			ret = PTR_ERR(res);
+			goto err_group;
+		}
+	}
+	/* A hole is made of whole sections and may be larger than the memory. */
+	ret = hmm_region_add_core(region, PHYS_PFN(params->res ? resource_size(res) :
+								 params->size));
+	if (ret)
+		goto err_group;
+	ret = hmm_devmem_map(region, res,
+			     params->res ? HMM_MEMORY_COHERENT : MEMORY_DEVICE_PRIVATE,
+			     region);
+	if (ret)
+		goto err_group;
+
+	devres_close_group(device, region->group);
+	return region;
+
+err_group:
+	devres_release_group(device, region->group);
+	return ERR_PTR(ret);
+}
+EXPORT_SYMBOL_GPL(devm_hmm_region_add);
+
+/**
+ * devm_hmm_region_remove() - remove a region before its device goes
+ * @region: the region; its struct lives on for those who hold a reference
+ *
+ * Context: process context; sleeps until every page is home.
+ */
+void devm_hmm_region_remove(struct hmm_region *region)
+{
+	devres_release_group(region->devmem.device, region->group);
+}
+EXPORT_SYMBOL_GPL(devm_hmm_region_remove);
+
+/**
+ * hmm_region_data() - the driver_data the region was added with
+ * @region: the region
+ *
+ * Context: any.
+ * Return: hmm_region_params.driver_data.
+ */
+void *hmm_region_data(const struct hmm_region *region)
+{
+	return region->driver_data;
+}
+EXPORT_SYMBOL_GPL(hmm_region_data);
+
+/**
+ * hmm_region_of_page() - whose page is this
+ * @page: any page that cannot go away during the call
+ *
+ * Context: any.
+ * Return: the managed region that @page is part of, or NULL.
+ */
+struct hmm_region *hmm_region_of_page(const struct page *page)
+{
+	struct dev_pagemap *pgmap;
+	struct hmm_region *region;
+
+	if (!is_zone_device_page(page))
+		return NULL;
+	pgmap = page_pgmap(page);
+	if (pgmap->type != MEMORY_DEVICE_PRIVATE && pgmap->type != HMM_MEMORY_COHERENT)
+		return NULL;
+	/* A region's pagemap is recognised by its owner, the region itself. */
+	region = hmm_region_of_pgmap(pgmap);
+	return pgmap->owner == region ? region : NULL;
+}
+EXPORT_SYMBOL_GPL(hmm_region_of_page);
+
+/**
+ * hmm_region_page_index() - where in the region a page is
+ * @region: the region
+ * @page: a page of it
+ *
+ * Context: any.
+ * Return: the page index, counted from the start of the region.
+ */
+u64 hmm_region_page_index(const struct hmm_region *region, const struct page *page)
+{
+	return page_to_pfn(page) - region->devmem.pfn_first;
+}
+EXPORT_SYMBOL_GPL(hmm_region_page_index);
+
+/**
+ * hmm_region_frames() - how many frames are free, claimed, resident
+ * @region: the region
+ * @frames: (out) filled on success
+ *
+ * While migrations are under way the figures are a moment's guess; at rest free, claimed,
+ * resident and retired add up to total.
+ *
+ * Context: process context.
+ * Return: 0, or -ENODEV when the device is gone.
+ */
+int hmm_region_frames(struct hmm_region *region, struct hmm_core_stats *frames)
+{
+	if (!percpu_ref_tryget_live(&region->devmem.ref))
+		return -ENODEV;
+	hmm_core_stats(region->core, frames);
+	percpu_ref_put(&region->devmem.ref);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(hmm_region_frames);
+
+/* The account of @mm, made if it has none. Pairs with hmm_account_put(). */
+struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm)
+{
+	unsigned long key = (unsigned long)mm;
+	struct hmm_account *fresh, *account;
+	int err;
+
+	fresh = kzalloc(sizeof(*fresh), GFP_KERNEL);
+	if (!fresh)
+		return ERR_PTR(-ENOMEM);
+	fresh->mm = mm;
+
+	xa_lock(&region->accounts);
+	/* May drop the lock to allocate, so it decides who was first. */
+	err = __xa_insert(&region->accounts, key, fresh, GFP_KERNEL);
+	account = err ? xa_load(&region->accounts, key) : fresh;
+	if (!account)
+		account = ERR_PTR(err);
+	if (!IS_ERR(account))
+		account->users++;
+	xa_unlock(&region->accounts);
+
+	if (account != fresh)
+		kfree(fresh);
+	return account;
+}
+
+void hmm_account_put(struct hmm_region *region, struct hmm_account *account)
+{
+	xa_lock(&region->accounts);
+	if (--account->users) {
+		account = NULL;
+	} else {
+		__xa_erase(&region->accounts, (unsigned long)account->mm);
+	}
+	xa_unlock(&region->accounts);
+	if (account)
+		kfree_rcu(account, rcu);
+}
+
+void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
+		      size_t counter, u64 n)
+{
+	struct hmm_account *account;
+
+	if (!n)
+		return;
+	atomic64_add(n, (void *)&region->counters + counter);
+	if (!mm)
+		return;
+	rcu_read_lock();
+	account = xa_load(&region->accounts, (unsigned long)mm);
+	if (account)
+		atomic64_add(n, (void *)&account->counters + counter);
+	rcu_read_unlock();
+}
+
+/**
+ * hmm_region_stats() - what was moved so far
+ * @region: the region, alive or dead
+ * @mm: count for this process only, from its first hmm_view_attach() on until its last
+ *	hmm_view_detach(); NULL for everybody
+ * @stats: (out)
+ *
+ * Context: any.
+ */
+void hmm_region_stats(struct hmm_region *region, struct mm_struct *mm,
+		      struct hmm_region_stats *stats)
+{
+	struct hmm_counters *c = &region->counters;
+	struct hmm_account *account;
+
+	memset(stats, 0, sizeof(*stats));
+	rcu_read_lock();
+	if (mm) {
+		account = xa_load(&region->accounts, (unsigned long)mm);
+		c = account ? &account->counters : NULL;
+	}
+	if (c) {
+		stats->to_device = atomic64_read(&c->to_device);
+		stats->to_ram_request = atomic64_read(&c->to_ram_request);
+		stats->to_ram_fault = atomic64_read(&c->to_ram_fault);
+		stats->cpu_faults = atomic64_read(&c->cpu_faults);
+		stats->ns_to_device = atomic64_read(&c->ns_to_device);
+		stats->ns_to_ram = atomic64_read(&c->ns_to_ram);
+	}
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(hmm_region_stats);

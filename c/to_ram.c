@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Legs 4 to 6: pages come home, because the CPU touched one or because somebody asked.
+ */
+#include <linux/mmap_lock.h>
+#include <linux/moduleparam.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+
+#include "internal.h"
+
+static unsigned int fault_window = HMM_BATCH;
+module_param(fault_window, uint, 0644);
+MODULE_PARM_DESC(fault_window,
+		 "at most so many pages come home on a CPU fault (1 to 512, rounded down to a power of two; default 512)");
+
+/* The page that a fault is about is worth waiting for, so is what was asked for. */
+#define GFP_WANTED	(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN)
+/* Its neighbours come along if that is cheap. */
+#define GFP_NEIGHBOUR	(GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN)
+/* A request or an eviction may fail; it shall not kill anybody. */
+#define GFP_REQUEST	(GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+static unsigned long fill_one(struct vm_area_struct *vma, unsigned long addr, gfp_t gfp)
+{
+	struct page *page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
+
+	if (!page)
+		return 0;
+	lock_page(page);
+	return migrate_pfn(page_to_pfn(page));
+}
+
+/**
+ * hmm_to_ram_fill() - find RAM for the pages of a batch
+ * @region: where they come from
+ * @b: src as the kernel set it up; dst gets locked pages, or stays 0 where there is none
+ * @n: entries
+ * @vma: whose memory policy counts, or NULL for an eviction
+ * @start: address of the first entry in @vma
+ * @must: on a CPU fault, the entry that it is about; -1: all are wanted alike
+ *
+ * Return: pages that could not be had.
+ */
+unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
+			     unsigned int n, struct vm_area_struct *vma,
+			     unsigned long start, long must)
+{
+	unsigned int i, k, missing = 0;
+	struct page *huge;
+	gfp_t gfp;
+
+	for (i = 0; i < n; i++) {
+		unsigned int nr = 1U << hmm_entry_order(b->src[i]);
+
+		if ((b->src[i] & (MIGRATE_PFN_VALID | MIGRATE_PFN_MIGRATE)) !=
+		    (MIGRATE_PFN_VALID | MIGRATE_PFN_MIGRATE))
+			continue;
+		if (nr > 1) {
+			huge = hmm_alloc_huge(vma, start + i * PAGE_SIZE);
+			if (huge) {
+				lock_page(huge);
+				b->dst[i] = migrate_pfn(page_to_pfn(huge)) |
+					    MIGRATE_PFN_COMPOUND;
+				i += nr - 1;
+				continue;
+			}
+			/* Without a VMA the kernel cannot split the folio: later, then. */
+			if (!vma) {
+				missing += nr;
+				i += nr - 1;
+				continue;
+			}
+		}
+		for (k = 0; k < nr; k++, i++) {
+			gfp = must < 0 ? GFP_REQUEST :
+			      must == i ? GFP_WANTED : GFP_NEIGHBOUR;
+			b->dst[i] = fill_one(vma, start + i * PAGE_SIZE, gfp);
+			missing += !b->dst[i];
+		}
+		i--;
+	}
+	return missing;
+}
+
+/* An entry, or the 2 MiB one that it is part of. */
+static unsigned long entry_at(const unsigned long *entry, long at)
+{
+	return entry[0] & MIGRATE_PFN_COMPOUND ? entry[0] : entry[at];
+}
+
+/*
+ * Bring one batch home. @must is the entry a CPU fault is about, -1 if there is none; the
+ * return value is the answer to that fault.
+ */
+static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
+			       struct migrate_vma *args, long must, struct hmm_migrate *m)
+{
+	unsigned int n = PHYS_PFN(args->end - args->start);
+	unsigned int i, wanted = 0, missing, filled, moved;
+	vm_fault_t ret = 0;
+	u32 nseg = 0;
+
+	args->src = b->src;
+	args->dst = b->dst;
+	args->pgmap_owner = region->devmem.pagemap.owner;
+	args->flags |= hmm_region_select(region);
+	if (migrate_vma_setup(args)) {
+		m->skipped[HMM_SKIP_VMA] += n;
+		return VM_FAULT_SIGBUS;
+	}
+	if (!args->cpages) {
+		m->skipped[HMM_SKIP_BUSY] += n;
+		return 0;
+	}
+
+	for (i = 0; i < n; i++)
+		if (b->src[i] & MIGRATE_PFN_MIGRATE)
+			wanted += 1U << hmm_entry_order(b->src[i]);
+	/* The page is locked or held by somebody for the moment: the CPU tries again. */
+	if (must >= 0 && !(entry_at(b->src, must) & MIGRATE_PFN_MIGRATE))
+		must = -1;
+
+	missing = hmm_to_ram_fill(region, b, n, args->vma, args->start, must);
+	if (must >= 0 && !entry_at(b->dst, must)) {
+		ret = VM_FAULT_OOM;
+		must = -1;
+	}
+	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
+		WARN_ON_ONCE(1);
+	hmm_copy_to_ram(region, b, nseg);
+	/* Nobody may see a page that was not read back; the data stays on the device. */
+	if (must >= 0 && !entry_at(b->dst, must))
+		ret = VM_FAULT_SIGBUS;
+
+	filled = hmm_batch_count(b, n, false);
+	migrate_vma_pages(args);
+	moved = hmm_batch_count(b, n, true);
+	migrate_vma_finalize(args);
+
+	m->moved += moved;
+	m->skipped[HMM_SKIP_BUSY] += n - wanted;
+	m->skipped[HMM_SKIP_NO_MEMORY] += missing;
+	m->skipped[HMM_SKIP_COPY] += wanted - missing - filled;
+	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
+	return ret;
+}
+
+/* The window of a CPU fault: how much around it comes home with it. */
+static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
+			struct migrate_vma *args)
+{
+	unsigned long block = ALIGN_DOWN(vmf->address, PMD_SIZE);
+	unsigned long lo = max(block, vmf->vma->vm_start);
+	unsigned long hi = min(block + PMD_SIZE, vmf->vma->vm_end);
+	unsigned int max_pages = clamp(READ_ONCE(fault_window), 1U, (unsigned int)HMM_BATCH);
+	struct hmm_window window;
+
+	/* A huge folio moves whole, if it still fills its block. */
+	if (HMM_SELECT_COMPOUND && PageCompound(vmf->page)) {
+		args->start = lo;
+		args->end = hi;
+		args->flags = HMM_SELECT_COMPOUND;
+		return;
+	}
+	hmm_core_window(region->core, (unsigned long)vmf->vma->vm_mm,
+			PHYS_PFN(vmf->address), PHYS_PFN(lo), PHYS_PFN(hi),
+			rounddown_pow_of_two(max_pages), &window);
+	args->start = window.first << PAGE_SHIFT;
+	args->end = args->start + (window.npages << PAGE_SHIFT);
+}
+
+/**
+ * hmm_to_ram_fault() - the CPU touched a page of private memory
+ * @vmf: the fault; vmf->page is the device page, and held
+ *
+ * No reference to the region is taken: the page's own keeps everything alive.
+ *
+ * Context: mmap lock held for read, may sleep.
+ * Return: 0, the CPU tries again, and finds RAM if the page was moved; VM_FAULT_OOM no
+ * RAM; VM_FAULT_SIGBUS the driver could not read the page back.
+ */
+vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
+{
+	struct hmm_region *region = hmm_region_of_page(vmf->page);
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	struct migrate_vma args = { .vma = vmf->vma, .fault_page = vmf->page };
+	struct hmm_migrate m = { .mm = mm };
+	u64 begin = ktime_get_ns();
+	struct hmm_batch *b;
+	vm_fault_t ret;
+
+	fault_range(region, vmf, &args);
+	b = hmm_batch_get();
+	ret = to_ram_batch(region, b, &args, PHYS_PFN(vmf->address) - PHYS_PFN(args.start), &m);
+	hmm_batch_put(b);
+
+	hmm_count(region, mm, cpu_faults, 1);
+	hmm_count(region, mm, to_ram_fault, m.moved);
+	hmm_count(region, mm, ns_to_ram, ktime_get_ns() - begin);
+	return ret;
+}
+
+static void move_batch(struct hmm_region *region, struct hmm_batch *b,
+		       struct vm_area_struct *vma, unsigned long start, unsigned long end,
+		       struct hmm_migrate *m)
+{
+	struct migrate_vma args = {
+		.vma = vma,
+		.start = start,
+		.end = end,
+		.flags = hmm_region_select_huge(region),
+	};
+
+	to_ram_batch(region, b, &args, -1, m);
+}
+
+/**
+ * hmm_migrate_to_ram() - bring a range of a process back from a device
+ * @region: where from; pages on other devices stay there
+ * @m: what to bring back; says afterwards what was moved, and why the rest was not
+ *
+ * Context: process context, mmap lock not held; sleeps.
+ * Return: as hmm_migrate_to_device().
+ */
+int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m)
+{
+	u64 begin = ktime_get_ns();
+	int ret;
+
+	ret = hmm_migrate_check(m);
+	if (ret)
+		return ret;
+	if (!percpu_ref_tryget_live(&region->devmem.ref))
+		return -ENODEV;
+	if (!mmget_not_zero(m->mm)) {
+		ret = -ESRCH;
+		goto out_ref;
+	}
+	ret = hmm_migrate_walk(region, m, move_batch);
+	hmm_count(region, m->mm, to_ram_request, m->moved);
+	hmm_count(region, m->mm, ns_to_ram, ktime_get_ns() - begin);
+	mmput(m->mm);
+out_ref:
+	percpu_ref_put(&region->devmem.ref);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_migrate_to_ram);

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device's view of a process: the driver's page table, kept in step with the CPU's by
+ * an interval notifier over the whole address space.
+ *
+ * The rule that makes it work (Documentation/mm/hmm.rst): read the notifier's sequence,
+ * collect the pages, take the view's lock, and enter them only if the sequence did not
+ * move; invalidation takes the same lock.
+ *
+ * Lock order: mmap lock -> view lock. The view lock is also taken from reclaim.
+ */
+#include <linux/mmap_lock.h>
+#include <linux/mutex.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+/* Pages per call of hmm_range_fault(): what fits in a page. */
+#define VIEW_BATCH	(PAGE_SIZE / sizeof(unsigned long))
+/* Give up when the address space does not hold still for so long. */
+#define VIEW_TIMEOUT	msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT)
+
+struct hmm_view {
+	struct mmu_interval_notifier notifier;
+	struct mutex lock;		/* the driver's page table */
+	const struct hmm_view_ops *ops;
+	void *driver_data;
+	struct hmm_region *region;	/* may be NULL: no memory of its own */
+	struct hmm_account *account;
+};
+
+static bool view_invalidate(struct mmu_interval_notifier *notifier,
+			    const struct mmu_notifier_range *range, unsigned long seq)
+{
+	struct hmm_view *view = container_of(notifier, struct hmm_view, notifier);
+
+	if (mmu_notifier_range_blockable(range))
+		mutex_lock(&view->lock);
+	else if (!mutex_trylock(&view->lock))
+		return false;
+	mmu_interval_set_seq(notifier, seq);
+	/* At exit the range is everything, with an end that is not even aligned. */
+	view->ops->invalidate(view, range->start, min(range->end, ULONG_MAX & PAGE_MASK));
+	mutex_unlock(&view->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops view_notifier_ops = {
+	.invalidate = view_invalidate,
+};
+
+/**
+ * hmm_view_attach() - let a device look at the caller's address space
+ * @region: the device's memory, whose pages need no move when the device touches them;
+ *	NULL if it has none
+ * @ops: the driver's page table; both callbacks needed
+ * @driver_data: for hmm_view_data()
+ *
+ * Context: process context of the process in question, mmap lock not held.
+ * Return: the view, which keeps the struct of @region and the mm_struct (not the address
+ * space) alive, to be given to hmm_view_detach(); or ERR_PTR: -EINVAL no address space or
+ * @ops incomplete; -ENOMEM; -EINTR.
+ */
+struct hmm_view *hmm_view_attach(struct hmm_region *region,
+				 const struct hmm_view_ops *ops, void *driver_data)
+{
+	struct hmm_view *view;
+	int ret;
+
+	if (!current->mm || !ops || !ops->map || !ops->invalidate)
+		return ERR_PTR(-EINVAL);
+	view = kzalloc(sizeof(*view), GFP_KERNEL);
+	if (!view)
+		return ERR_PTR(-ENOMEM);
+	mutex_init(&view->lock);
+	view->ops = ops;
+	view->driver_data = driver_data;
+	view->region = region;
+
+	if (region) {
+		view->account = hmm_account_get(region, current->mm);
+		if (IS_ERR(view->account)) {
+			ret = PTR_ERR(view->account);
+			goto err_view;
+		}
+		hmm_region_get(region);
+	}
+	ret = mmu_interval_notifier_insert(&view->notifier, current->mm, 0,
+					   ULONG_MAX & PAGE_MASK, &view_notifier_ops);
+	if (ret)
+		goto err_region;
+	return view;
+
+err_region:
+	if (region) {
+		hmm_account_put(region, view->account);
+		hmm_region_put(region);
+	}
+err_view:
+	kfree(view);
+	return ERR_PTR(ret);
+}
+EXPORT_SYMBOL_GPL(hmm_view_attach);
+
+/**
+ * hmm_view_detach() - end a view
+ * @view: from hmm_view_attach(); gone afterwards. No callback runs any more when this
+ *	returns; entries left in the driver's page table are the driver's to drop.
+ *
+ * Context: process context, any process, mmap lock not held; sleeps.
+ */
+void hmm_view_detach(struct hmm_view *view)
+{
+	mmu_interval_notifier_remove(&view->notifier);
+	if (view->region) {
+		hmm_account_put(view->region, view->account);
+		hmm_region_put(view->region);
+	}
+	mutex_destroy(&view->lock);
+	kfree(view);
+}
+EXPORT_SYMBOL_GPL(hmm_view_detach);
+
+/**
+ * hmm_view_data() - the driver_data the view was attached with
+ * @view: the view
+ *
+ * Context: any.
+ * Return: the driver's pointer.
+ */
+void *hmm_view_data(const struct hmm_view *view)
+{
+	return view->driver_data;
+}
+EXPORT_SYMBOL_GPL(hmm_view_data);
+
+/**
+ * hmm_view_mm() - whose address space this is
+ * @view: the view
+ *
+ * Context: any.
+ * Return: the mm_struct, alive as long as the view; what it describes may be gone.
+ */
+struct mm_struct *hmm_view_mm(const struct hmm_view *view)
+{
+	return view->notifier.mm;
+}
+EXPORT_SYMBOL_GPL(hmm_view_mm);
+
+/**
+ * hmm_view_lock() - keep the driver's page table as it is
+ * @view: the view
+ *
+ * While it is held, what the page table says is true: invalidations wait. Taken inside
+ * reclaim: do not allocate, and do not touch user memory, under it.
+ *
+ * Context: process context.
+ */
+void hmm_view_lock(struct hmm_view *view)
+{
+	mutex_lock(&view->lock);
+}
+EXPORT_SYMBOL_GPL(hmm_view_lock);
+
+/**
+ * hmm_view_unlock() - let go of the page table
+ * @view: the view
+ *
+ * Context: process context.
+ */
+void hmm_view_unlock(struct hmm_view *view)
+{
+	mutex_unlock(&view->lock);
+}
+EXPORT_SYMBOL_GPL(hmm_view_unlock);
+
+/*
+ * Collect the pages of @range until they hold still; on success the view lock is held and
+ * what was collected stays true until it is let go.
+ */
+static int collect_locked(struct hmm_view *view, struct hmm_range *range)
+{
+	unsigned long timeout = jiffies + VIEW_TIMEOUT;
+	struct mm_struct *mm = view->notifier.mm;
+	int ret;
+
+	for (;;) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (time_after(jiffies, timeout))
+			return -EBUSY;
+		/* Input and output share the array; nothing of an earlier try may stay. */
+		memset(range->hmm_pfns, 0,
+		       PHYS_PFN(range->end - range->start) * sizeof(*range->hmm_pfns));
+		range->notifier_seq = mmu_interval_read_begin(range->notifier);
+		if (mmap_read_lock_killable(mm))
+			return -EINTR;
+		ret = hmm_range_fault(range);
+		mmap_read_unlock(mm);
+		if (ret == -EBUSY)
+			continue;
+		if (ret)
+			return ret;
+		mutex_lock(&view->lock);
+		if (!mmu_interval_read_retry(range->notifier, range->notifier_seq))
+			return 0;
+		mutex_unlock(&view->lock);
+	}
+}
+
+/* Collect a range, batch by batch, and show each to @visit while it is true. */
+static int view_walk(struct hmm_view *view, unsigned long start, unsigned long end,
+		     unsigned long default_flags,
+		     int (*visit)(struct hmm_view *view, unsigned long addr,
+				  const unsigned long *pfns, unsigned long npages,
+				  void *arg),
+		     void *arg)
+{
+	struct hmm_range range = {
+		.notifier = &view->notifier,
+		.default_flags = default_flags,
+		.dev_private_owner = view->region,
+	};
+	int ret;
+
+	if (!PAGE_ALIGNED(start) || !PAGE_ALIGNED(end) || start >= end ||
+	    end > view->notifier.mm->task_size)
+		return -EINVAL;
+	if (!mmget_not_zero(view->notifier.mm))
+		return -ESRCH;
+	range.hmm_pfns = (unsigned long *)__get_free_page(GFP_KERNEL);
+	if (!range.hmm_pfns) {
+		ret = -ENOMEM;
+		goto out_mm;
+	}
+	for (range.start = start; range.start < end; range.start = range.end) {
+		range.end = min(end, range.start + VIEW_BATCH * PAGE_SIZE);
+		ret = collect_locked(view, &range);
+		if (ret)
+			break;
+		ret = visit(view, range.start, range.hmm_pfns,
+			    PHYS_PFN(range.end - range.start), arg);
+		mutex_unlock(&view->lock);
+		if (ret)
+			break;
+	}
+	free_page((unsigned long)range.hmm_pfns);
+out_mm:
+	mmput(view->notifier.mm);
+	return ret;
+}
+
+static int view_map(struct hmm_view *view, unsigned long addr, const unsigned long *pfns,
+		    unsigned long npages, void *arg)
+{
+	return view->ops->map(view, addr, pfns, npages);
+}
+
+/**
+ * hmm_view_fault() - the device needs a range: make it present and enter it
+ * @view: the view
+ * @start: first byte, page aligned
+ * @end: one past the last byte, page aligned
+ * @flags: HMM_VIEW_WRITE if the device is going to write
+ *
+ * Faults pages in as the CPU would, brings pages home that are on other devices, and calls
+ * the driver's map() for all of them. They may be invalidated again before this returns, so
+ * a driver looks at its page table under hmm_view_lock() and comes back here if an entry
+ * is missing.
+ *
+ * Context: process context, mmap lock not held; sleeps.
+ * Return: 0; -EINVAL unaligned, empty or impossible range, or unknown flags; -EFAULT no
+ * mapping; -EPERM the mapping forbids it; -ESRCH the address space is gone; -EBUSY it did
+ * not hold still for a second; -EINTR deadly signal; -ENOMEM; other errors of
+ * hmm_range_fault(); or what map() returned.
+ */
+int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
+		   unsigned int flags)
+{
+	if (flags & ~HMM_VIEW_WRITE)
+		return -EINVAL;
+	return view_walk(view, start, end,
+			 HMM_PFN_REQ_FAULT | (flags & HMM_VIEW_WRITE ? HMM_PFN_REQ_WRITE : 0),
+			 view_map, NULL);
+}
+EXPORT_SYMBOL_GPL(hmm_view_fault);
+
+/**
+ * hmm_view_snapshot() - where the pages of a range are, without touching them
+ * @view: the view
+ * @start: first byte, page aligned
+ * @end: one past the last byte, page aligned
+ * @visit: called with stretches of the range in order, with one HMM_PFN_* entry per page:
+ *	not valid means not present, HMM_PFN_ERROR not mapped. What it is shown is true while
+ *	it runs: it is called with the view's lock held, like the callbacks in struct
+ *	hmm_view_ops. Anything but 0 ends the walk.
+ * @arg: passed to @visit
+ *
+ * Context: process context, mmap lock not held; sleeps.
+ * Return: as hmm_view_fault(), or what @visit returned.
+ */
+int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long end,
+		      int (*visit)(struct hmm_view *view, unsigned long addr,
+				   const unsigned long *pfns, unsigned long npages,
+				   void *arg),
+		      void *arg)
+{
+	return view_walk(view, start, end, 0, visit, arg);
+}
+EXPORT_SYMBOL_GPL(hmm_view_snapshot);
