@@ -54,6 +54,10 @@ test: setup ## run every test: host, generated files, modules, virtual machines 
 demo: setup ## boot stock kernels and show pages of real programs living in device memory (KERNEL= for one kernel only)
 	@$(VM) demo $(KERNEL:%=--kernel %)
 
+.PHONY: bench-vm
+bench-vm: setup ## count instructions per page in a machine, beside the kernel's own test driver
+	@$(VM) bench $(KERNEL:%=--kernel %)
+
 .PHONY: vm
 vm: export HMM_RUN = $(value RUN)
 vm: setup core ## boot one kernel, load the modules, run a command: make vm KERNEL=7.3 MACHINE=coherent RUN='cmd' FILES='prog ...'

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import bench
 import boot
 import build
 import cache
@@ -64,6 +65,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.show(arguments.kernel)
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    """Count instructions per page, beside the kernel's own test driver."""
+    return bench.run(arguments.kernel)
+
+
 def _update(_arguments: argparse.Namespace) -> int:
     """Refresh the package lists and fetch kernels and build roots that became newer."""
     kernel.archive().refresh(force=True)
@@ -101,6 +107,10 @@ def main() -> int:
     show = commands.add_parser("demo", help=_demo.__doc__)
     show.add_argument("--kernel", help="one kernel of the list; its first machine is shown")
     show.set_defaults(call=_demo)
+
+    count = commands.add_parser("bench", help=_bench.__doc__)
+    count.add_argument("--kernel", help="one kernel of the list")
+    count.set_defaults(call=_bench)
 
     commands.add_parser("update", help=_update.__doc__).set_defaults(call=_update)
     commands.add_parser("list", help=_list.__doc__).set_defaults(call=_list)

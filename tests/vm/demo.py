@@ -156,7 +156,8 @@ def _page(act: Act) -> list[str]:
     release = act.kernel.release
     lines = ["", f"── Linux {release}, unmodified ({act.kernel.version}) · {act.machine.name} device memory ".ljust(WIDTH, "─")]
     for event in act.of("compute"):
-        lines += ["", f"  A C program fills {event.get('mib', '?')} MiB from malloc, the device works on it in place, the CPU checks it"]
+        lines += ["", f"  A C program fills {event.get('mib', '?')} MiB from malloc,"
+                      " the device works on it in place, the CPU checks every byte"]
         lines += _table(["", "pages", "per page"],
                         [["moved to the device", _number(event.get("to_device")), _per_page(event, "to_device_us", "to_device")],
                          ["came back when touched", _number(event.get("to_ram")), _per_page(event, "to_ram_us", "to_ram")],

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How much does one page cost, each way? Runs inside a machine that counts instructions, against our driver and
+ * against the kernel's own test driver, through the calls that both understand.
+ *
+ *	pages DEVICE NAME
+ *
+ * Prints one line `HMM-BENCH {json}` per measurement: the time of the whole operation, in virtual nanoseconds.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "c/drivers/dmirror/hmm_dmirror.h"
+
+enum { PAGE = 4096, HUGE = 2 << 20, BYTES = 64 << 20, PAGES = BYTES / PAGE, ROUNDS = 4 };
+
+static int device;
+static const char *driver;
+static unsigned char *scratch;
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "pages: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void tell(const char *size, const char *op, int round, uint64_t ns, uint64_t pages)
+{
+	printf("HMM-BENCH {\"driver\":\"%s\",\"size\":\"%s\",\"op\":\"%s\",\"round\":%d,\"ns\":%llu,\"pages\":%llu}\n",
+	       driver, size, op, round, (unsigned long long)ns, (unsigned long long)pages);
+	fflush(stdout);
+}
+
+/* A fresh buffer, every page touched and marked with its number. */
+static unsigned char *fill(int huge, const char *size, int round)
+{
+	unsigned char *room = mmap(NULL, BYTES + HUGE, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	unsigned char *p = (unsigned char *)(((uintptr_t)room + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+	uint64_t start;
+
+	if (room == MAP_FAILED)
+		die("mmap");
+	munmap(room, p - room);
+	munmap(p + BYTES, HUGE - (p - room));
+	if (madvise(p, BYTES, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) && huge)
+		die("madvise");
+	start = now();
+	for (uint64_t i = 0; i < PAGES; i++)
+		*(volatile uint64_t *)(p + i * PAGE) = i;
+	tell(size, "first touch", round, now() - start, PAGES);
+	return p;
+}
+
+static uint64_t call(unsigned long request, const unsigned char *p, uint64_t *pages)
+{
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)p, .ptr = (uintptr_t)scratch, .npages = PAGES,
+	};
+	uint64_t start = now(), ns;
+
+	if (ioctl(device, request, &cmd))
+		die("ioctl");
+	ns = now() - start;
+	*pages = cmd.cpages;
+	return ns;
+}
+
+/* Our own call moves without handing the contents back; the test driver has no such call. */
+static int move(int direction, const unsigned char *p, uint64_t *ns, uint64_t *pages)
+{
+	struct hmm_dmirror_move arg = {
+		.size = sizeof(arg), .direction = direction, .addr = (uintptr_t)p, .len = BYTES,
+	};
+	uint64_t start = now();
+
+	if (ioctl(device, HMM_DMIRROR_MOVE, &arg))
+		return -1;
+	*ns = now() - start;
+	*pages = arg.moved;
+	return 0;
+}
+
+static uint64_t touch(const unsigned char *p, int scattered)
+{
+	uint64_t start = now();
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		/* An odd factor visits every page once, far from the one before. */
+		uint64_t page = scattered ? i * 7919 % PAGES : i;
+
+		if (*(volatile uint64_t *)(p + page * PAGE) != page) {
+			fprintf(stderr, "pages: page %llu has wrong contents\n", (unsigned long long)page);
+			exit(1);
+		}
+	}
+	return now() - start;
+}
+
+static void measure(int huge, int round)
+{
+	const char *size = huge ? "2M" : "4K";
+	uint64_t ns, read_ns, pages, done;
+	unsigned char *p = fill(huge, size, round);
+
+	ns = call(HMM_DMIRROR_MIGRATE_TO_DEV, p, &pages);
+	tell(size, "to device and read", round, ns, PAGES);
+	read_ns = call(HMM_DMIRROR_READ, p, &done);
+	tell(size, "read", round, read_ns, PAGES);
+	ns = call(HMM_DMIRROR_MIGRATE_TO_SYS, p, &pages);
+	tell(size, "to RAM by request", round, ns, PAGES);
+	touch(p, 0);
+	munmap(p, BYTES);
+
+	for (int scattered = 0; scattered < 2; scattered++) {
+		p = fill(huge, size, round);
+		if (!move(HMM_DMIRROR_TO_DEVICE, p, &ns, &pages))
+			tell(size, "to device", round, ns, pages);
+		else
+			call(HMM_DMIRROR_MIGRATE_TO_DEV, p, &pages);
+		tell(size, scattered ? "to RAM by fault, scattered" : "to RAM by fault, in order", round,
+		     touch(p, scattered), PAGES);
+		munmap(p, BYTES);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3) {
+		fprintf(stderr, "usage: pages DEVICE NAME\n");
+		return 2;
+	}
+	driver = argv[2];
+	device = open(argv[1], O_RDWR);
+	if (device < 0)
+		die(argv[1]);
+	scratch = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (scratch == MAP_FAILED)
+		die("mmap");
+	for (int huge = 0; huge < 2; huge++)
+		for (int round = 0; round < ROUNDS; round++)
+			measure(huge, round);
+	return 0;
+}
