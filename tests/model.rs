@@ -1,0 +1,680 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The core against a plain vector: what it hands out, what it takes back, what
+//! it says about itself, after every step of random histories.
+
+mod lent;
+
+use hmm_devmem::region::{self, Region};
+use hmm_devmem::types::{Cpu, Errno, Plan, Segment};
+use lent::{COMPOUND, Lent, MIGRATE, VALID, WRITE, coalesce, entry};
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Who has a frame, as a plain vector knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Frame {
+    Free,
+    Claimed,
+    Resident,
+}
+
+struct Model {
+    frames: Vec<Frame>,
+}
+
+impl Model {
+    fn new(npages: u64) -> Model {
+        Model { frames: vec![Frame::Free; npages as usize] }
+    }
+
+    fn count(&self, what: Frame) -> u64 {
+        self.frames.iter().filter(|f| **f == what).count() as u64
+    }
+
+    fn free_blocks(&self) -> u64 {
+        let blocks = self.frames.chunks_exact(512);
+        blocks.filter(|b| b.iter().all(|f| *f == Frame::Free)).count() as u64
+    }
+
+    /// The runs of frames in state `what`, each inside one block.
+    fn runs(&self, what: Frame) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (i, f) in self.frames.iter().enumerate() {
+            let i = i as u64;
+            if *f != what {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((first, n)) if *first + *n == i && i % 512 != 0 => *n += 1,
+                _ => runs.push((i, 1)),
+            }
+        }
+        runs
+    }
+
+    /// free + claimed + resident == total, each as the model has it.
+    fn check(&self, region: &Region<'_>) {
+        let stats = region.stats();
+        assert_eq!(stats.total, self.frames.len() as u64, "total");
+        assert_eq!(stats.free, self.count(Frame::Free), "free");
+        assert_eq!(stats.claimed, self.count(Frame::Claimed), "claimed");
+        assert_eq!(stats.resident, self.count(Frame::Resident), "resident");
+        assert_eq!(stats.free_blocks, self.free_blocks(), "free blocks");
+        assert_eq!(stats.free + stats.claimed + stats.resident + stats.retired, stats.total);
+    }
+
+    /// Plans `src`, checks everything that was promised about the answer, and
+    /// takes the claimed frames into the model. Returns their indices.
+    fn plan(&mut self, region: &Region<'_>, cpu: u32, src: &[u64]) -> Vec<u64> {
+        let n = src.len();
+        let blocks = self.free_blocks();
+        let free = self.count(Frame::Free);
+        let mut dst = vec![u64::MAX; n];
+        let mut seg = vec![Segment { status: -1, ..Segment::default() }; n];
+        let plan = region.plan_to_device(Cpu(cpu), src, &mut dst, &mut seg).expect("a valid plan");
+
+        let mut claimed = Vec::new();
+        let mut copies = vec![None; n];
+        let mut zeroes = vec![None; n];
+        let mut wanted = 0;
+        let mut compounds = (0, 0);
+        let mut i = 0;
+        while i < n {
+            let s = src[i];
+            let pages = if s & COMPOUND != 0 { 512 } else { 1 };
+            if s & MIGRATE == 0 {
+                assert_eq!(dst[i], 0, "entry {i} was not to move");
+                i += 1;
+                continue;
+            }
+            wanted += pages as u32;
+            compounds.0 += u64::from(pages == 512);
+            let whole = dst[i] & COMPOUND != 0;
+            if whole {
+                assert_eq!(pages, 512, "entry {i} is no compound");
+                assert_eq!((dst[i] >> 6) % 512, 0, "entry {i}: not aligned");
+                compounds.1 += 1;
+            }
+            for k in 0..pages {
+                let d = dst[i + k];
+                let index = match (whole, k) {
+                    (true, 0) => d >> 6,
+                    (true, _) => {
+                        assert_eq!(d, 0, "entry {i}+{k} under a compound");
+                        (dst[i] >> 6) + k as u64
+                    }
+                    (false, _) if d == 0 => continue,
+                    (false, _) => d >> 6,
+                };
+                if !whole || k == 0 {
+                    let flags = if whole { COMPOUND } else { 0 } | VALID | (s & WRITE);
+                    assert_eq!(d & 63, flags, "entry {i}+{k}: flags");
+                }
+                claimed.push(index);
+                if s & VALID != 0 {
+                    copies[i + k] = Some(((s >> 6) + k as u64, index));
+                } else {
+                    zeroes[i + k] = Some((0, index));
+                }
+            }
+            i += pages;
+        }
+        for &index in &claimed {
+            let frame = self.frames.get_mut(index as usize).expect("inside the region");
+            assert_eq!(*frame, Frame::Free, "page {index} handed out twice");
+            *frame = Frame::Claimed;
+        }
+        assert_eq!(plan.wanted, wanted, "wanted");
+        assert_eq!(u64::from(plan.claimed), claimed.len() as u64, "claimed");
+        assert_eq!(u64::from(plan.claimed), free.min(u64::from(wanted)), "all that were to be had");
+        if u64::from(wanted) == compounds.0 * 512 {
+            assert_eq!(compounds.1, blocks.min(compounds.0), "blocks for compounds");
+        }
+        let copy = coalesce(&copies, 1);
+        assert_eq!(&seg[..plan.ncopy as usize], &copy[..], "copy segments");
+        let mut zero = coalesce(&zeroes, 0);
+        zero.reverse();
+        assert_eq!(&seg[n - plan.nzero as usize..], &zero[..], "zero segments");
+        claimed
+    }
+}
+
+/// What a random history is made of. Numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Plan { cpu: u32, kinds: Vec<(u8, u8)> },
+    Commit { cpu: u32, every: usize },
+    Rollback { cpu: u32, run: usize },
+    Release { cpu: u32, run: usize, part: (u8, u8) },
+    ReleaseAll { cpu: u32, every: usize },
+    Twice { cpu: u32, run: usize },
+    Outside { first: u64, npages: u64 },
+    Span { from: u64, max: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let cpu = 0..9u32;
+    prop_oneof![
+        4 => (cpu.clone(), prop::collection::vec((0..12u8, 1..200u8), 1..12))
+            .prop_map(|(cpu, kinds)| Step::Plan { cpu, kinds }),
+        3 => (cpu.clone(), 1..4usize).prop_map(|(cpu, every)| Step::Commit { cpu, every }),
+        2 => (cpu.clone(), any::<usize>()).prop_map(|(cpu, run)| Step::Rollback { cpu, run }),
+        3 => (cpu.clone(), any::<usize>(), any::<(u8, u8)>())
+            .prop_map(|(cpu, run, part)| Step::Release { cpu, run, part }),
+        1 => (cpu.clone(), 1..4usize).prop_map(|(cpu, every)| Step::ReleaseAll { cpu, every }),
+        1 => (cpu, any::<usize>()).prop_map(|(cpu, run)| Step::Twice { cpu, run }),
+        1 => (any::<u64>(), any::<u64>())
+            .prop_map(|(first, npages)| Step::Outside { first, npages }),
+        1 => (any::<u64>(), 1..700u64).prop_map(|(from, max)| Step::Span { from, max }),
+    ]
+}
+
+/// Entries as `migrate_vma_setup()` makes them: runs of one kind.
+fn entries(kinds: &[(u8, u8)]) -> Vec<u64> {
+    let mut src = Vec::new();
+    let mut pfn = 0x1000;
+    for &(kind, len) in kinds {
+        match kind {
+            0 => src.extend((0..len).map(|_| 0)),
+            1 => src.extend((0..len).map(|_| MIGRATE)),
+            2 => src.extend((0..len).map(|_| MIGRATE | WRITE)),
+            3 => src.extend((0..len).map(|i| entry(pfn + 7 * u64::from(i), VALID | MIGRATE))),
+            4 => src.extend((0..len).map(|i| entry(pfn + u64::from(i), VALID))),
+            5 | 6 => {
+                let valid = if kind == 5 { VALID } else { 0 };
+                for i in 0..len / 100 + 1 {
+                    let first = (pfn / 512 + 1 + u64::from(i)) * 512;
+                    let pfn = if valid != 0 { first } else { 0 };
+                    src.push(entry(pfn, MIGRATE | COMPOUND | valid | WRITE));
+                    src.extend([0; 511]);
+                }
+            }
+            _ => {
+                let write = if kind % 2 == 0 { WRITE } else { 0 };
+                src.extend((0..len).map(|i| entry(pfn + u64::from(i), VALID | MIGRATE | write)));
+            }
+        }
+        pfn += 0x2000;
+    }
+    src
+}
+
+fn pick<T: Copy>(from: &[T], at: usize) -> Option<T> {
+    (!from.is_empty()).then(|| from[at % from.len()])
+}
+
+fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
+    let total = model.frames.len() as u64;
+    match step {
+        Step::Plan { cpu, kinds } => {
+            model.plan(region, *cpu, &entries(kinds));
+        }
+        Step::Commit { cpu, every } => {
+            let mut n = 0;
+            for f in model.frames.iter_mut().filter(|f| **f == Frame::Claimed).step_by(*every) {
+                *f = Frame::Resident;
+                n += 1;
+            }
+            region.commit(Cpu(*cpu), n);
+        }
+        Step::Rollback { cpu, run } => {
+            if let Some((first, n)) = pick(&model.runs(Frame::Claimed), *run) {
+                region.rollback(Cpu(*cpu), first, n).expect("claimed pages");
+                model.frames[first as usize..][..n as usize].fill(Frame::Free);
+            }
+        }
+        Step::Release { cpu, run, part } => {
+            if let Some((first, n)) = pick(&model.runs(Frame::Resident), *run) {
+                let skip = u64::from(part.0) % n;
+                let len = if part.1 < 100 { n - skip } else { u64::from(part.1) % (n - skip) + 1 };
+                region.release(Cpu(*cpu), first + skip, len).expect("resident pages");
+                model.frames[(first + skip) as usize..][..len as usize].fill(Frame::Free);
+            }
+        }
+        Step::ReleaseAll { cpu, every } => {
+            for (i, f) in model.frames.iter_mut().enumerate() {
+                if *f == Frame::Resident && i % every == 0 {
+                    region.release(Cpu(*cpu), i as u64, 1).expect("a resident page");
+                    *f = Frame::Free;
+                }
+            }
+        }
+        Step::Twice { cpu, run } => {
+            if let Some((first, n)) = pick(&model.runs(Frame::Free), *run) {
+                let n = if run % 3 == 0 { n } else { 1 };
+                assert_eq!(region.release(Cpu(*cpu), first, n), Err(Errno::ALREADY));
+                assert_eq!(region.rollback(Cpu(*cpu), first, n), Err(Errno::ALREADY));
+                // One free page in a run of resident ones: the others come home.
+                let end = first + n;
+                if end < total && model.frames[end as usize] == Frame::Resident {
+                    assert_eq!(region.release(Cpu(*cpu), end - 1, 2), Err(Errno::ALREADY));
+                    model.frames[end as usize] = Frame::Free;
+                }
+            }
+        }
+        Step::Outside { first, npages } => {
+            for (first, npages) in [
+                (*first | 1 << 33, *npages),
+                (total, 1),
+                (total - 1, 2),
+                (0, total + 1),
+                (0, 0),
+                (*first, u64::MAX - 1),
+                (u64::MAX, 1),
+            ] {
+                assert_eq!(region.release(Cpu(0), first, npages), Err(Errno::INVAL));
+                assert_eq!(region.rollback(Cpu(0), first, npages), Err(Errno::INVAL));
+            }
+        }
+        Step::Span { from, max } => {
+            let from = from % (total + 2);
+            let used = |i: &u64| model.frames[*i as usize] != Frame::Free;
+            let want = (from..total).find(used);
+            match region.next_span(from, *max) {
+                Err(e) => {
+                    assert_eq!((e, want), (Errno::NOENT, None));
+                }
+                Ok(span) => {
+                    let first = want.expect("something in use");
+                    let end = (first / 512 * 512 + 512).min(first + max).min(total);
+                    let n = (first..end).take_while(used).count() as u64;
+                    assert_eq!((span.first.0, span.npages), (first, n));
+                }
+            }
+        }
+    }
+    model.check(region);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Random histories on regions of every awkward size.
+    #[test]
+    fn histories(
+        npages in prop_oneof![
+            Just(1), Just(63), Just(64), Just(65), Just(511), Just(512), Just(513), Just(1024),
+            2..6000u64, Just(512 * 70 + 3)
+        ],
+        ncpus in 1..5u32,
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let lent = Lent::new(npages, ncpus);
+        let region = lent.region();
+        let mut model = Model::new(npages);
+        model.check(&region);
+        for step in &steps {
+            run(&mut model, &region, step);
+        }
+        // Bring everything home, by spans as eviction would: nothing is left.
+        let claimed = model.count(Frame::Claimed);
+        region.commit(Cpu(0), claimed);
+        let mut from = 0;
+        while let Ok(span) = region.next_span(from, 512) {
+            region.release(Cpu(1), span.first.0, span.npages).expect("in use");
+            from = span.first.0 + span.npages;
+        }
+        model.frames.fill(Frame::Free);
+        model.check(&region);
+        // And all of it can be had again, blocks first.
+        let all = vec![entry(9, VALID | MIGRATE); npages as usize];
+        let got: usize = all.chunks(65536).map(|src| model.plan(&region, 3, src).len()).sum();
+        prop_assert_eq!(got as u64, npages);
+    }
+
+    /// To RAM against the plainest way to say it.
+    #[test]
+    fn to_ram(kinds in prop::collection::vec((0..7u8, 1..40u8), 1..10), first in 1..1000u64) {
+        let mut src = Vec::new();
+        let mut dst = Vec::new();
+        let mut pages = Vec::new();
+        let mut pfn = first + 512;
+        for (k, &(kind, len)) in kinds.iter().enumerate() {
+            let ram = 0x10_0000 + k as u64 * 0x1000;
+            let on = VALID | MIGRATE;
+            for i in 0..u64::from(len) {
+                let (s, d) = match kind {
+                    0 => (0, 0),
+                    1 => (entry(pfn + i, on), 0),
+                    2 => (entry(pfn + i, VALID), entry(ram + i, VALID)),
+                    3 => (entry(pfn + 3 * i, on), entry(ram + i, VALID)),
+                    _ => (entry(pfn + i, on), entry(ram + i, VALID)),
+                };
+                if kind >= 5 {
+                    // Compound: to a whole folio, or to pages with some missing.
+                    let whole = kind == 5;
+                    let base = (pfn / 512 + 1 + i) * 512;
+                    for j in 0..512 {
+                        let hole = !whole && (j + i) % 9 == 0;
+                        src.push(if j == 0 { entry(base, on | COMPOUND) } else { 0 });
+                        let to = ram + i * 512 + j;
+                        dst.push(match (whole, j) {
+                            (true, 0) => entry(to, VALID | COMPOUND),
+                            (true, _) => 0,
+                            (false, _) if hole => 0,
+                            (false, _) => entry(to, VALID),
+                        });
+                        pages.push((!hole).then_some((base + j - first, to)));
+                    }
+                    if i >= 1 {
+                        break;
+                    }
+                    continue;
+                }
+                src.push(s);
+                dst.push(d);
+                pages.push((s & 3 == 3 && d != 0).then_some(((s >> 6).wrapping_sub(first), d >> 6)));
+            }
+            pfn += 0x1000;
+        }
+        let mut seg = vec![Segment::default(); src.len()];
+        let n = hmm_devmem::plan::to_ram(&src, &dst, first, &mut seg).expect("a valid plan");
+        prop_assert_eq!(&seg[..n as usize], &coalesce(&pages, 1)[..]);
+    }
+
+    /// A window holds the page, stays inside, and is never larger than allowed,
+    /// whatever it is asked.
+    #[test]
+    fn window_bounds(
+        faults in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0..64u32), 1..50),
+        npages in 1..100_000u64,
+        key in any::<u64>(),
+    ) {
+        let lent = Lent::new(npages, 1);
+        let region = lent.region();
+        for (page, lo, hi, shift) in faults {
+            // Page numbers as far as 57-bit addresses reach, and beyond.
+            let page = if shift % 2 == 0 { page % 1000 } else { page >> (shift % 30) };
+            let lo = lo.checked_rem(page).unwrap_or(0);
+            let hi = page.saturating_add(hi % 5000);
+            let max = 1 << (shift % 10);
+            let w = region.window(key, page, lo, hi, max);
+            prop_assert!(w.npages >= 1 && w.first <= page && page - w.first < w.npages, "{:?}", w);
+            prop_assert!(w.npages <= u64::from(max), "{:?} of {}", w, max);
+            if page < hi {
+                prop_assert!(w.first >= lo && w.first + w.npages <= hi, "{:?} in {}..{}", w, lo, hi);
+            } else {
+                prop_assert_eq!(w.npages, 1);
+            }
+        }
+    }
+}
+
+/// Pages brought back and faults taken by a walk, with windows up to 512.
+fn walk(pages: impl Iterator<Item = u64>, lo: u64, hi: u64) -> (u64, u64) {
+    let lent = Lent::new(1 << 20, 2);
+    let region = lent.region();
+    let mut home = std::collections::HashSet::new();
+    let mut faults = 0;
+    for page in pages {
+        if home.contains(&page) {
+            continue;
+        }
+        faults += 1;
+        let w = region.window(77, page, lo, hi, 512);
+        home.extend(w.first..w.first + w.npages);
+    }
+    (home.len() as u64, faults)
+}
+
+#[test]
+fn window_follows_a_walk() {
+    let base = 0x7_f000_0000;
+    for (name, (home, faults)) in [
+        ("up", walk(base + 5..base + 16384, base, base + 16384)),
+        ("down", walk((base..base + 16384).rev(), base, base + 16384)),
+        ("strided", walk((base..base + 16384).step_by(3), base, base + 16384)),
+    ] {
+        assert!(home >= 16384 - 64, "{name}: nearly all of it: {home}");
+        assert!(faults <= 45, "{name}: {faults} faults");
+    }
+    // Two walks at once, in opposite directions.
+    let both = (0..8192).flat_map(|i| [base + i, base + 16383 - i]);
+    let (home, faults) = walk(both, base, base + 16384);
+    assert!(home == 16384 && faults <= 80, "two walks: {home} pages, {faults} faults");
+}
+
+#[test]
+fn window_shrinks_when_faults_are_scattered() {
+    let mut x = 1u64;
+    let far = (0..2000).map(|_| {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (x >> 20) % (1 << 30)
+    });
+    let (home, faults) = walk(far, 0, 1 << 30);
+    let each = home as f64 / faults as f64;
+    assert!(each < 6.0, "{each} pages a fault");
+}
+
+#[test]
+fn window_off_is_one_page() {
+    let lent = Lent::new(512, 1);
+    for page in 0..100 {
+        let w = lent.region().window(1, page, 0, 100, 1);
+        assert_eq!((w.first, w.npages), (page, 1));
+    }
+}
+
+#[test]
+fn sizes() {
+    for (npages, ncpus) in [(0, 1), (1, 0), (1 << 32 | 1, 1), (1, 8193), (u64::MAX, 1)] {
+        assert_eq!(region::size(npages, ncpus), 0, "{npages} pages, {ncpus} CPUs");
+    }
+    assert!(region::size(1 << 32, 8192) > 1 << 29);
+    // The budget: 2 bits a frame, aim 1.2, per-CPU slots apart.
+    for shift in 13..=32 {
+        let bits = region::Region::metadata(1 << shift) as f64 * 8.0 / (1u64 << shift) as f64;
+        assert!(bits <= if shift < 16 { 2.0 } else { 1.2 }, "2^{shift} pages: {bits} bits each");
+    }
+}
+
+#[test]
+fn plans_that_are_refused_change_nothing() {
+    let lent = Lent::new(2048, 1);
+    let region = lent.region();
+    let mut src = vec![entry(1, VALID | MIGRATE); 600];
+    src[100] = entry(512, VALID | MIGRATE | COMPOUND);
+    let mut dst = vec![7; 600];
+    let mut seg = vec![Segment::default(); 600];
+    assert_eq!(region.plan_to_device(Cpu(0), &src, &mut dst, &mut seg), Err(Errno::INVAL));
+    assert_eq!(region.plan_to_device(Cpu(0), &[], &mut [], &mut []), Err(Errno::INVAL));
+    let n = hmm_devmem::plan::to_ram(&src, &dst, 0, &mut seg);
+    assert_eq!(n, Err(Errno::INVAL));
+    assert_eq!(hmm_devmem::plan::to_ram(&[entry(5, 3)], &[entry(1, 1)], 6, &mut seg), Err(Errno::INVAL));
+    assert!(dst.iter().all(|d| *d == 7));
+    assert_eq!(region.stats().free, 2048);
+}
+
+/// A compound's 512 pages may be given back one by one: the kernel splits folios.
+#[test]
+fn split_compound_comes_back_whole() {
+    let lent = Lent::new(1024, 2);
+    let region = lent.region();
+    let mut model = Model::new(1024);
+    let mut src = vec![entry(512, VALID | MIGRATE | COMPOUND)];
+    src.resize(512, 0);
+    for order in 0..3 {
+        let got = model.plan(&region, 0, &src);
+        region.commit(Cpu(0), 512);
+        for i in 0..512 {
+            let i = [i, 511 - i, i * 37 % 512][order];
+            region.release(Cpu(1), got[0] + i as u64, 1).expect("resident");
+        }
+        model.frames.fill(Frame::Free);
+        model.check(&region);
+        assert_eq!(region.stats().free_blocks, 2);
+    }
+}
+
+/// Small pages do not spread over blocks that nobody uses yet.
+#[test]
+fn small_claims_leave_blocks_whole() {
+    let nblocks = 256;
+    let lent = Lent::new(512 * nblocks, 2);
+    let region = lent.region();
+    let mut model = Model::new(512 * nblocks);
+    let one = [entry(3, VALID | MIGRATE)];
+    let mut mine = Vec::new();
+    while mine.len() as u64 <= 512 * nblocks / 2 {
+        mine.extend(model.plan(&region, 0, &one));
+    }
+    let mut x = 7u64;
+    for _ in 0..100_000 {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let gone = mine.swap_remove((x >> 33) as usize % mine.len());
+        region.rollback(Cpu(0), gone, 1).expect("claimed");
+        model.frames[gone as usize] = Frame::Free;
+        let mut dst = [0];
+        let mut seg = [Segment::default()];
+        let plan: Plan = region.plan_to_device(Cpu(0), &one, &mut dst, &mut seg).expect("room");
+        assert_eq!(plan.claimed, 1);
+        let got = dst[0] >> 6;
+        assert_eq!(model.frames[got as usize], Frame::Free);
+        model.frames[got as usize] = Frame::Claimed;
+        mine.push(got);
+    }
+    model.check(&region);
+    assert!(region.stats().free_blocks >= nblocks / 2 - 3, "{:?}", region.stats());
+}
+
+/// Whichever CPU holds the block: the last frame can be had from any other.
+#[test]
+fn last_frame_from_any_cpu() {
+    let lent = Lent::new(512 * 3 + 5, 4);
+    let region = lent.region();
+    let mut model = Model::new(512 * 3 + 5);
+    let one = [entry(3, VALID | MIGRATE)];
+    for cpu in (0..4).cycle() {
+        if model.plan(&region, cpu, &one).is_empty() {
+            break;
+        }
+    }
+    assert_eq!(model.count(Frame::Free), 0);
+    for cpu in 0..4 {
+        for last in [0, 511, 512, 1535, 1540] {
+            region.rollback(Cpu((cpu + 1) % 4), last, 1).expect("claimed");
+            model.frames[last as usize] = Frame::Free;
+            assert_eq!(model.plan(&region, cpu, &one), [last]);
+            assert!(model.plan(&region, (cpu + 2) % 4, &one).is_empty());
+        }
+    }
+    // A whole block, also when other CPUs hold it.
+    for i in 512..1024 {
+        region.rollback(Cpu(2), i, 1).expect("claimed");
+        model.frames[i as usize] = Frame::Free;
+    }
+    let mut src = vec![entry(512, VALID | MIGRATE | COMPOUND)];
+    src.resize(512, 0);
+    assert_eq!(model.plan(&region, 3, &src).len(), 512);
+}
+
+/// Threads claim and release as wildly as they can, with CPU numbers that are
+/// mostly wrong; an owner per frame says whether two ever have the same one.
+#[test]
+fn threads_never_share_a_frame() {
+    for (npages, threads) in [(1541u64, 2), (512 * 6, 3), (70, 2), (512 * 40 + 1, 4)] {
+        let lent = Lent::new(npages, 3);
+        let owners: Vec<AtomicU32> = (0..npages).map(|_| AtomicU32::new(0)).collect();
+        std::thread::scope(|scope| {
+            for me in 1..=threads {
+                let (lent, owners) = (&lent, &owners);
+                scope.spawn(move || wild(&lent.region(), owners, me));
+            }
+        });
+        let region = lent.region();
+        let stats = region.stats();
+        assert_eq!((stats.free, stats.claimed, stats.resident), (npages, 0, 0), "{npages} pages");
+        assert_eq!(hmm_devmem::port::warnings(), 0);
+        // Nothing is hidden from a later claim, in whatever form it is asked for.
+        let mut model = Model::new(npages);
+        let mut src = vec![entry(512, VALID | MIGRATE | COMPOUND)];
+        src.resize(512, 0);
+        for _ in 0..npages / 512 {
+            assert_eq!(model.plan(&region, 0, &src).len(), 512);
+        }
+        model.plan(&region, 0, &vec![entry(1, 3); npages as usize]);
+        model.check(&region);
+        assert_eq!(region.stats().claimed, npages);
+    }
+}
+
+fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
+    let mut x = u64::from(me) * 0x9e37_79b9;
+    let mut random = move |n: u64| {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (x >> 33) % n
+    };
+    let mut mine: Vec<u64> = Vec::new();
+    let mut dst = vec![0; 1100];
+    let mut seg = vec![Segment::default(); 1100];
+    for _ in 0..15_000 {
+        let cpu = Cpu(random(5) as u32);
+        match random(10) {
+            0..=4 => {
+                let mut src = vec![entry(1 + random(9), VALID | MIGRATE); 1 + random(90) as usize];
+                if random(12) == 0 {
+                    src[0] |= COMPOUND;
+                    src.resize(512, 0);
+                    src[1..].fill(0);
+                } else if random(20) == 0 {
+                    src.resize(1 + random(1100) as usize, entry(4, MIGRATE));
+                }
+                let n = src.len();
+                let plan = region
+                    .plan_to_device(cpu, &src, &mut dst[..n], &mut seg)
+                    .expect("a valid plan");
+                let before = mine.len();
+                for d in dst[..n].iter().filter(|d| **d != 0) {
+                    let pages = if d & COMPOUND != 0 { 512 } else { 1 };
+                    mine.extend((d >> 6)..(d >> 6) + pages);
+                }
+                assert_eq!(mine.len() - before, plan.claimed as usize);
+                for page in &mine[before..] {
+                    let other = owners[*page as usize].swap(me, Ordering::SeqCst);
+                    assert_eq!(other, 0, "page {page} has two owners");
+                }
+                region.commit(Cpu(random(5) as u32), u64::from(plan.claimed));
+            }
+            5 => {
+                let _ = region.next_span(random(2000), 1 + random(600));
+            }
+            _ => {
+                // Some single pages, or one run as long as it is contiguous.
+                let single = random(2) == 0;
+                for _ in 0..random(80) {
+                    if mine.is_empty() {
+                        break;
+                    }
+                    let at = random(mine.len() as u64) as usize;
+                    let mut first = mine.swap_remove(at);
+                    let mut n = 1;
+                    if !single {
+                        mine.sort_unstable();
+                        let at = mine.partition_point(|p| *p < first);
+                        let up = mine[at..].iter().zip(first + 1..).take_while(|(a, b)| *a == b);
+                        let up = up.count();
+                        mine.drain(at..at + up);
+                        n += up as u64;
+                        let head = mine[..at].iter().rev();
+                        let down = head.zip((0..first).rev()).take_while(|(a, b)| *a == b).count();
+                        mine.drain(at - down..at);
+                        first -= down as u64;
+                        n += down as u64;
+                    }
+                    for page in first..first + n {
+                        let was = owners[page as usize].swap(0, Ordering::SeqCst);
+                        assert_eq!(was, me, "page {page} changed hands");
+                    }
+                    region.release(cpu, first, n).expect("mine");
+                    if !single {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    for page in mine {
+        owners[page as usize].swap(0, Ordering::SeqCst);
+        region.release(Cpu(me), page, 1).expect("mine");
+    }
+}
