@@ -11,7 +11,7 @@ mod state;
 use clap::{Parser, ValueEnum};
 use hmm_uapi::{Device, Kind};
 use report::{Outcome, Report};
-use state::{State, ENV, HUGE_COLLAPSE, HUGE_NEVER, MAGIC, PATH_BYTES};
+use state::{ENV, HUGE_COLLAPSE, HUGE_NEVER, MAGIC, PATH_BYTES, State};
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -24,7 +24,7 @@ mod maps;
 mod state;
 mod thread;
 
-use state::{State, ENV, MAGIC};
+use state::{ENV, MAGIC, State};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
@@ -46,12 +46,12 @@ const LAST_WORDS_NS: u64 = 2_000_000_000;
 
 #[cfg(not(test))]
 #[used]
-#[link_section = ".init_array"]
+#[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = start;
 
 #[cfg(not(test))]
 #[used]
-#[link_section = ".fini_array"]
+#[unsafe(link_section = ".fini_array")]
 static FINISH: extern "C" fn() = finish;
 
 #[cfg_attr(test, allow(dead_code))]
@@ -156,7 +156,7 @@ extern "C" fn finish() {
 /// # Safety
 /// As `_exit(2)`; it may be called in a `vfork` child, where it does nothing but end the child.
 #[cfg(not(test))]
-#[no_mangle]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn _exit(status: libc::c_int) -> ! {
     finish();
     loop {
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn _exit(status: libc::c_int) -> ! {
 /// # Safety
 /// As `_exit`.
 #[cfg(not(test))]
-#[no_mangle]
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn _Exit(status: libc::c_int) -> ! {
     // SAFETY: the same contract.
     unsafe { _exit(status) }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The figures at the end: a table for people, an object for programs.
 
-use crate::state::{State, REASONS};
-use crate::{milliseconds, picture, Args};
-use hmm_uapi::{sys, Kind};
-use serde_json::{json, Value};
+use crate::state::{REASONS, State};
+use crate::{Args, milliseconds, picture};
+use hmm_uapi::{Kind, sys};
+use serde_json::{Value, json};
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The thread inside the program: its life, and its rounds over the address space.
 
-use crate::maps::{without, Parser, Span};
-use crate::state::{now_ns, State, HUGE_COLLAPSE};
+use crate::maps::{Parser, Span, without};
+use crate::state::{HUGE_COLLAPSE, State, now_ns};
 use crate::{DONE, PHASE, REGION, RUN, STATE};
-use hmm_uapi::{ioctl, sys, Place, PAGE_SIZE};
+use hmm_uapi::{PAGE_SIZE, Place, ioctl, sys};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering, Ordering::Relaxed};
 
