@@ -177,6 +177,54 @@ void hmm_view_unlock(struct hmm_view *view)
 EXPORT_SYMBOL_GPL(hmm_view_unlock);
 
 /*
+ * The device wants to write, but the entry of @addr does not allow it, although nothing was
+ * wrong: hmm_range_fault() takes a device page as it is, even if it is shared after a fork.
+ * Let the CPU's fault handler break the sharing; it brings the page home to do so.
+ */
+static int make_writable(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr);
+	bool unlocked = false;
+
+	if (!vma || addr < vma->vm_start)
+		return -EFAULT;
+	if (!(vma->vm_flags & VM_WRITE))
+		return -EPERM;
+	return fixup_user_fault(mm, addr, FAULT_FLAG_WRITE, &unlocked);
+}
+
+/*
+ * Straighten what hmm_range_fault() has collected. Returns -EBUSY if something had to be
+ * faulted in, so that it has to be collected again.
+ */
+static int check_collected(struct hmm_range *range)
+{
+	bool write = range->default_flags & HMM_PFN_REQ_WRITE;
+	unsigned long addr, *pfn = range->hmm_pfns;
+	bool again = false;
+	int ret;
+
+	for (addr = range->start; addr < range->end; addr += PAGE_SIZE, pfn++) {
+		if (!(*pfn & HMM_PFN_VALID))
+			continue;
+		/*
+		 * Where a range begins inside a 2 MiB device folio, kernels up to 7.3 at least
+		 * count from the start of the folio. The offset in it is that of the address.
+		 */
+		if (hmm_pfn_to_map_order(*pfn) == PMD_SHIFT - PAGE_SHIFT)
+			*pfn = (*pfn & ~(HMM_BLOCK_PAGES - 1UL)) |
+			       (PHYS_PFN(addr) & (HMM_BLOCK_PAGES - 1UL));
+		if (write && !(*pfn & HMM_PFN_WRITE)) {
+			ret = make_writable(range->notifier->mm, addr);
+			if (ret)
+				return ret;
+			again = true;
+		}
+	}
+	return again ? -EBUSY : 0;
+}
+
+/*
  * Collect the pages of @range until they hold still; on success the view lock is held and
  * what was collected stays true until it is let go.
  */
@@ -198,6 +246,8 @@ static int collect_locked(struct hmm_view *view, struct hmm_range *range)
 		if (mmap_read_lock_killable(mm))
 			return -EINTR;
 		ret = hmm_range_fault(range);
+		if (!ret)
+			ret = check_collected(range);
 		mmap_read_unlock(mm);
 		if (ret == -EBUSY)
 			continue;

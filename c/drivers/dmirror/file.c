@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
+#include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -109,6 +110,9 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	case HMM_DMIRROR_MIGRATE_TO_DEV:
 		if (!region)
 			return -EOPNOTSUPP;
+		/* A bad buffer is found before anything moves. */
+		if (fault_in_writeable(u64_to_user_ptr(cmd.ptr), len))
+			return -EFAULT;
 		ret = hmm_migrate_to_device(region, &m);
 		if (!ret)
 			ret = dmirror_read_resident(dmirror, &cmd);
@@ -215,7 +219,9 @@ static int fail_ioctl(struct dmirror *dmirror, struct hmm_dmirror_fail *fail)
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
-	if (fail->leg > HMM_DMIRROR_FAIL_WAIT)
+	/* A leg to fail and how often, or neither. */
+	if (fail->leg > HMM_DMIRROR_FAIL_WAIT || !fail->leg != !fail->count ||
+	    (!fail->leg && fail->skip))
 		return -EINVAL;
 	/* Coherent memory is copied by the CPU; there is nothing to fail. */
 	if (fail->leg && device->kind != HMM_DMIRROR_KIND_PRIVATE)
@@ -265,14 +271,8 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 
 static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 {
+	int (*call)(struct dmirror *dmirror, unsigned int nr, void __user *arg);
 	struct dmirror *dmirror = filp->private_data;
-	void __user *argp = (void __user *)arg;
-
-	if (READ_ONCE(dmirror->device->dead))
-		return -ENODEV;
-	/* The view is of the process that opened the file; nobody else looks through it. */
-	if (current->mm != hmm_view_mm(dmirror->view))
-		return -EPERM;
 
 	switch (nr) {
 	case HMM_DMIRROR_READ:
@@ -281,15 +281,23 @@ static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 	case HMM_DMIRROR_MIGRATE_TO_SYS:
 	case HMM_DMIRROR_SNAPSHOT:
 	case HMM_DMIRROR_RELEASE:
-		return cmd_ioctl(dmirror, nr, argp);
+		call = cmd_ioctl;
+		break;
 	case HMM_DMIRROR_INFO:
 	case HMM_DMIRROR_MOVE:
 	case HMM_DMIRROR_COMPUTE:
 	case HMM_DMIRROR_FAIL:
-		return sized_ioctl(dmirror, nr, argp);
+		call = sized_ioctl;
+		break;
 	default:
 		return -ENOTTY;
 	}
+	if (READ_ONCE(dmirror->device->dead))
+		return -ENODEV;
+	/* The view is of the process that opened the file; nobody else looks through it. */
+	if (current->mm != hmm_view_mm(dmirror->view))
+		return -EPERM;
+	return call(dmirror, nr, (void __user *)arg);
 }
 
 const struct file_operations dmirror_fops = {
