@@ -86,7 +86,8 @@ def core(results: Results) -> None:
 
 _CARGO_TEST = re.compile(
     r"^test (?P<name>.+?)(?: - should panic)? \.\.\. (?P<verdict>ok|FAILED|ignored)(?:, (?P<reason>.*))?$")
-_CARGO_BINARY = re.compile(r"^\s+(?:Running (?:unittests )?(?P<path>\S+)|Doc-tests (?P<doc>\S+))")
+_CARGO_BINARY = re.compile(
+    r"^\s+(?:Running (?:unittests )?(?P<path>\S+) \(.*/(?P<name>\w+)-[0-9a-f]+\)|Doc-tests (?P<doc>\S+))")
 
 
 def host(results: Results) -> None:
@@ -103,7 +104,7 @@ def host(results: Results) -> None:
     where = "host"
     for line in step.log.read_text(errors="replace").splitlines():
         if binary := _CARGO_BINARY.match(line):
-            where = f"host {binary['path'] or 'doc ' + binary['doc']}"
+            where = f"host {binary['name']} {binary['path']}" if binary["path"] else f"host {binary['doc']} doc"
         elif match := _CARGO_TEST.match(line):
             if match["verdict"] == "ignored":
                 results.skip(where, match["name"], match["reason"] or "marked as ignored")
