@@ -151,17 +151,37 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 			drop_frames(region, b, &b->seg[i]);
 }
 
+/* A failed segment to RAM: its pages are freed, the data stays on the device. */
+static void drop_pages(struct hmm_batch *b, const struct hmm_segment *seg)
+{
+	struct page *page;
+	u32 i;
+
+	for (i = seg->entry; i < seg->entry + seg->npages; i++) {
+		page = migrate_pfn_to_page(b->dst[i]);
+		if (!page)
+			continue;
+		unlock_page(page);
+		put_page(page);
+		b->dst[i] = 0;
+	}
+}
+
 /**
  * hmm_copy_to_ram() - fill RAM pages from the device
  * @region: the region
  * @b: dst holds locked RAM pages; those of failed segments are freed, and 0 afterwards
  * @nr: segments in @b
+ * @give_up: what cannot be read is lost, and cleared, instead
+ *
+ * Return: pages that could not be read.
  */
-void hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b, unsigned int nr)
+unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
+			     unsigned int nr, bool give_up)
 {
 	struct hmm_copy copy = { .seg = b->seg, .nr = nr };
 	const struct hmm_segment *seg;
-	struct page *page;
+	unsigned int failed = 0;
 	u32 i;
 
 	for (i = 0; i < nr; i++)
@@ -173,13 +193,12 @@ void hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b, unsigned in
 	for (seg = b->seg; seg < b->seg + nr; seg++) {
 		if (!seg->status)
 			continue;
-		for (i = seg->entry; i < seg->entry + seg->npages; i++) {
-			page = migrate_pfn_to_page(b->dst[i]);
-			if (!page)
-				continue;
-			unlock_page(page);
-			put_page(page);
-			b->dst[i] = 0;
-		}
+		failed += seg->npages;
+		if (!give_up)
+			drop_pages(b, seg);
+		else
+			for (i = 0; i < seg->npages; i++)
+				clear_highpage(pfn_to_page(seg->dst + i));
 	}
+	return failed;
 }

@@ -8,16 +8,21 @@
 
 #include "internal.h"
 
-/* Give up on request after so long without a page moved. */
+/* Without a page moved for so long: a request fails, what is unreadable is lost. */
 #define EVICT_PATIENCE	(2 * HZ)
 /* At teardown there is no giving up, but a word every so often. */
 #define EVICT_COMPLAIN	(10 * HZ)
 
-/* Bring home the pages of one span, at most one 2 MiB block. Returns pages moved. */
-static unsigned int evict_span(struct hmm_region *region, struct hmm_batch *b,
-			       u64 first, unsigned int n)
+/* What a walk over the frames in use came to, in pages. */
+struct evict_result {
+	u64 moved;
+	u64 unreadable;
+};
+
+/* Bring home the pages of one span, at most one 2 MiB block. */
+static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first,
+		       unsigned int n, bool give_up, struct evict_result *result)
 {
-	unsigned int moved;
 	u32 nseg = 0;
 
 	memset(b->src, 0, n * sizeof(*b->src));
@@ -26,27 +31,27 @@ static unsigned int evict_span(struct hmm_region *region, struct hmm_batch *b,
 	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
-	hmm_copy_to_ram(region, b, nseg);
+	result->unreadable += hmm_copy_to_ram(region, b, nseg, give_up);
 	migrate_device_pages(b->src, b->dst, n);
-	moved = hmm_batch_count(b, n, true);
+	result->moved += hmm_batch_count(b, n, true);
 	migrate_device_finalize(b->src, b->dst, n);
-	return moved;
 }
 
-/* One walk over all frames in use. Returns pages moved. */
-static u64 evict_pass(struct hmm_region *region)
+/* One walk over all frames in use. */
+static struct evict_result evict_pass(struct hmm_region *region, bool give_up)
 {
-	u64 from = 0, first, n, moved = 0;
+	struct evict_result result = {};
 	struct hmm_batch *b = hmm_batch_get();
+	u64 from = 0, first, n;
 
 	while (!hmm_core_next_span(region->core, from, HMM_BATCH, &first, &n)) {
-		moved += evict_span(region, b, first, n);
+		evict_span(region, b, first, n, give_up, &result);
 		from = first + n;
 		cond_resched();
 	}
 	hmm_batch_put(b);
-	hmm_count(region, NULL, to_ram_request, moved);
-	return moved;
+	hmm_count(region, NULL, to_ram_request, result.moved);
+	return result;
 }
 
 static u64 frames_in_use(struct hmm_region *region)
@@ -75,7 +80,7 @@ int hmm_region_evict(struct hmm_region *region)
 	if (!percpu_ref_tryget_live(&region->devmem.ref))
 		return -ENODEV;
 	for (left = frames_in_use(region); left && moved < left;) {
-		u64 pass = evict_pass(region);
+		u64 pass = evict_pass(region, false).moved;
 
 		if (!frames_in_use(region))
 			break;
@@ -100,26 +105,37 @@ EXPORT_SYMBOL_GPL(hmm_region_evict);
 
 /*
  * The device goes; nothing new arrives. What is still there is brought home, however long it
- * takes: a page that somebody pins can only be waited for. Cannot be refused, so it says what
- * it waits for.
+ * takes: a page that somebody pins can only be waited for, so this says what it waits for.
+ * Memory that the device has failed to read for a while is lost with it; the processes
+ * find zeroes in its place, which is said loudly, since nobody could tell otherwise.
  */
 void hmm_evict_for_teardown(struct hmm_region *region)
 {
+	unsigned long patience = jiffies + EVICT_PATIENCE;
 	unsigned long complain = jiffies + EVICT_COMPLAIN;
+	struct device *dev = region->devmem.device;
+	struct evict_result pass = {};
+	bool give_up;
 	u64 left;
 
 	for (;;) {
 		if (region->core) {
-			evict_pass(region);
+			give_up = pass.unreadable && time_after(jiffies, patience);
+			pass = evict_pass(region, give_up);
+			if (give_up)
+				dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
+					pass.unreadable);
 			left = frames_in_use(region);
 		} else {
 			left = atomic_long_read(&region->handed_out);
 		}
 		if (!left)
 			return;
+		if (pass.moved)
+			patience = jiffies + EVICT_PATIENCE;
 		if (time_after(jiffies, complain)) {
-			dev_warn(region->devmem.device,
-				 "removal waits for %llu pages of device memory in use\n", left);
+			dev_warn(dev, "removal waits for %llu pages of device memory in use\n",
+				 left);
 			complain = jiffies + EVICT_COMPLAIN;
 		}
 		msleep(1);

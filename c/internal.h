@@ -113,7 +113,8 @@ void hmm_account_put(struct hmm_region *region, struct hmm_account *account);
 /* copy.c */
 void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned int n,
 			const struct hmm_plan *plan);
-void hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b, unsigned int nr);
+unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
+			     unsigned int nr, bool give_up);
 
 /* to_device.c */
 int hmm_migrate_check(struct hmm_migrate *m);

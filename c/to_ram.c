@@ -128,7 +128,7 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 	}
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
-	hmm_copy_to_ram(region, b, nseg);
+	hmm_copy_to_ram(region, b, nseg, false);
 	/* Nobody may see a page that was not read back; the data stays on the device. */
 	if (must >= 0 && !entry_at(b->dst, must))
 		ret = VM_FAULT_SIGBUS;
