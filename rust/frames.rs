@@ -684,3 +684,48 @@ impl<'a> Frames<'a> {
         (frames, blocks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `pick` against the plainest way to say it, on words of every density.
+    #[test]
+    fn picks_a_run_or_the_lowest() {
+        let mut x = 1u64;
+        for turn in 0..20_000u32 {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let y = x.rotate_left(29);
+            let free = match turn % 5 {
+                0 => x,
+                1 => x & y,
+                2 => x | y,
+                3 => x | y | (y >> 3),
+                _ => x & y & (y >> 7),
+            };
+            for want in 1..=64u64 {
+                let got = pick(free, want);
+                assert_eq!(got & !free, 0, "{free:#x}, {want}: not free");
+                let all = u64::from(free.count_ones());
+                assert_eq!(u64::from(got.count_ones()), want.min(all), "{free:#x}, {want}");
+                let run = (0..=64 - want).find(|at| free >> at & low_bits(want) == low_bits(want));
+                match run {
+                    Some(at) => assert_eq!(got, low_bits(want) << at, "{free:#x}, {want}"),
+                    None if got != 0 => assert_eq!(got & (free & free.wrapping_neg()), free & free.wrapping_neg()),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn goes_round_once() {
+        for n in 0..5 {
+            for start in 0..7 {
+                let mut seen = [0; 5];
+                around(start, n).for_each(|i| seen[i] += 1);
+                assert!(seen[..n].iter().all(|s| *s == 1) && seen[n..].iter().all(|s| *s == 0));
+            }
+        }
+    }
+}

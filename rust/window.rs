@@ -197,3 +197,34 @@ pub fn format(table: &[AtomicU64]) {
 pub const fn table_words(npages: u64) -> usize {
     to_usize(to_u64(buckets(npages)) * to_u64(WAYS))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_survive_packing() {
+        for way in [Way::Unknown, Way::Up, Way::Down] {
+            for at in [0, 1, 12345, AT_MASK] {
+                for order in 0..=MOST {
+                    for tag in [0, 1, 8191] {
+                        let stream = Stream { at, order, way };
+                        assert_eq!(Stream::unpack(stream.pack(tag), tag), Some(stream));
+                        assert_eq!(Stream::unpack(stream.pack(tag), tag ^ 1), None);
+                        assert_ne!(stream.pack(tag), 0);
+                    }
+                }
+            }
+        }
+        assert_eq!(Stream::unpack(0, 0), None);
+    }
+
+    #[test]
+    fn buckets_are_a_power_of_two() {
+        for npages in 1..1_000_000 {
+            let n = buckets(npages);
+            assert!(n.is_power_of_two() && n <= 64);
+            assert!(n == 1 || n * WAYS * 64 * 10 <= to_usize(npages) + 64 * 64 * 10);
+        }
+    }
+}
