@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,28 @@ TREE = Path(__file__).resolve().parents[2]
 TARGET = TREE / "target"
 LOGS = TARGET / "log"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmm-devmem"
+KEEP_DAYS = 30
 
 
 def digest(*facts: str) -> str:
     """A short name for a set of facts: when one changes, so does the name."""
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+
+
+def used(place: Path) -> Path:
+    """Note that something in the cache is in use today."""
+    os.utime(place)
+    return place
+
+
+def prune() -> list[Path]:
+    """Remove what nobody used for a long time: kernels and roots that newer ones have replaced."""
+    oldest = time.time() - KEEP_DAYS * 86400
+    gone = [place for kind in ("kernels", "roots", "peer") for place in sorted((CACHE / kind).glob("*"))
+            if place.stat().st_mtime < oldest]
+    for place in gone:
+        shutil.rmtree(place)
+    return gone
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import boot
 import build
-import cache
 import kernel
 import klog
 import ktap

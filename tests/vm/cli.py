@@ -73,7 +73,11 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _update(_arguments: argparse.Namespace) -> int:
     """Refresh the package lists and fetch kernels and build roots that became newer."""
     kernel.archive().refresh(force=True)
-    return _list(_arguments)
+    code = _list(_arguments)
+    with cache.locked():
+        for place in cache.prune():
+            print(f"  removed {place}: not used for {cache.KEEP_DAYS} days")
+    return code
 
 
 def _list(_arguments: argparse.Namespace) -> int:

@@ -156,6 +156,7 @@ def fetch(entry: Line) -> Kernel:
             release = head.name.removeprefix("linux-headers-")
             kernel = Kernel(entry, release, head.version, cache.CACHE / "kernels" / f"{release}_{head.version}")
             if kernel.place.exists():
+                cache.used(kernel.place)
                 return kernel
             if last:
                 print(f"  (taking the next older one: {release} {head.version})")

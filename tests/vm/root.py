@@ -41,7 +41,7 @@ def get(name: str) -> Path:
         place = cache.CACHE / "roots" / f"{name}-{key}"
         if not place.exists():
             _make(name, place, entry)
-        return place
+        return cache.used(place)
 
 
 def _make(name: str, place: Path, entry: dict[str, list[str]]) -> None:
