@@ -15,7 +15,6 @@ from pathlib import Path
 import boot
 import build
 import cache
-import check
 import kernel
 import klog
 from archive import Package
@@ -60,7 +59,7 @@ def run(only: str | None) -> int:
         step.run(["make", "core"])
     figures: Figures = {}
     ours = build.build(found)
-    figures |= _measure(found, machine, ours.modules, check.loading(machine), program, "hmm_devmem")
+    figures |= _measure(found, machine, ours.modules, "/modules/load", program, "hmm_devmem")
     if machine.name == "private":
         theirs = build.build(found, peer(found))
         figures |= _measure(found, machine, theirs.modules, "insmod /modules/test_hmm.ko", program, "test_hmm")
@@ -75,7 +74,7 @@ def run(only: str | None) -> int:
 
 def _measure(found: Kernel, machine: Machine, modules: list[Path], load: str, program: Path, driver: str) -> Figures:
     tree = Tree(boot.place_for(found, "bench") / "tree")
-    tree.add_modules(modules)
+    tree.add_modules(modules, machine)
     tree.add_program(program)
     jobs = [boot.Job("load", load, 60), boot.Job("pages", f"pages /dev/hmm_dmirror0 {driver}", 600)]
     rounds: dict[tuple[str, str, str], list[float]] = defaultdict(list)

@@ -134,16 +134,6 @@ def one_kernel(results: Results, line: Line) -> None:
         one_machine(results, found, kernel.machine(name), modules.modules)
 
 
-def loading(machine: Machine) -> str:
-    """The command that loads a machine's modules."""
-    return " && ".join(f"insmod /modules/{module}" for module in machine.modules)
-
-
-def unloading(machine: Machine) -> str:
-    """The command that unloads them, the last one first."""
-    return " && ".join(f"rmmod {module.split()[0].removesuffix('.ko')}" for module in reversed(machine.modules))
-
-
 def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path]) -> None:
     """Boot once: load, every program that fits, unload, load and unload again; then read the kernel's log."""
     group = f"{found.line.name} {machine.name}"
@@ -153,11 +143,11 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
             results.skip(group, program.name, f"not for a {machine.name} machine")
     chosen = [program for program in chosen if program.fits(machine.name)]
     tree = Tree(boot.place_for(found, machine.name) / "tree")
-    tree.add_modules(modules)
+    tree.add_modules(modules, machine)
     suite.equip(tree, chosen)
-    own = [boot.Job("load", loading(machine), 60)]
-    last = [boot.Job("unload", unloading(machine), 120),
-            boot.Job("load-again", f"{loading(machine)} && {unloading(machine)}", 120)]
+    own = [boot.Job("load", "/modules/load", 60)]
+    last = [boot.Job("unload", "/modules/unload", 120),
+            boot.Job("load-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
     with Step(f"machine {group}") as step:
         def tell(job: boot.Job | None, _line: str) -> None:

@@ -29,17 +29,16 @@ def _run(arguments: argparse.Namespace) -> int:
     for line in modules.complaints:
         print(f"  ! {line}")
     tree = Tree(boot.place_for(found, "run") / "tree")
-    tree.add_modules(modules.modules)
+    tree.add_modules(modules.modules, machine)
     for file in arguments.file:
         tree.add_program(file)
-    load = [] if arguments.no_load or arguments.source else [f"insmod /modules/{module}" for module in machine.modules]
-    command = "; ".join([*(f"{word} || exit 99" for word in load), "true"])
+    load = "true" if arguments.no_load or arguments.source else "/modules/load"
     script = arguments.command or "dmesg | tail -n 30"
     if Path(script).is_file():
         tree.add(Path(script), "/run.sh", 0o755)
     else:
         (tree.place / "run.sh").write_text(f"{script}\n")
-    jobs = [boot.Job("load", command, 60), boot.Job("run", "/usr/bin/sh /run.sh", arguments.timeout)]
+    jobs = [boot.Job("load", load, 60), boot.Job("run", "/usr/bin/sh /run.sh", arguments.timeout)]
     report = boot.boot(found, machine, tree, jobs, counting=arguments.icount,
                        on_line=lambda job, line: print(line, flush=True) if job else None)
     job = jobs[1]

@@ -86,10 +86,10 @@ def _perform(name: str, machine_name: str) -> Act:
     modules = build.build(found)
     chosen = [program for program in suite.programs("demo") if program.fits(machine.name)]
     tree = Tree(boot.place_for(found, "demo") / "tree")
-    tree.add_modules(modules.modules)
+    tree.add_modules(modules.modules, machine)
     suite.equip(tree, chosen)
-    jobs = [boot.Job("load", check.loading(machine), 60), *(program.job() for program in chosen),
-            boot.Job("unload", check.unloading(machine), 120)]
+    jobs = [boot.Job("load", "/modules/load", 60), *(program.job() for program in chosen),
+            boot.Job("unload", "/modules/unload", 120)]
     act = Act(found, machine)
     with Step(f"machine {name} {machine.name}") as step:
         def hear(job: boot.Job | None, line: str) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from kernel import Machine
 from progress import Failure
 
 INIT = Path(__file__).with_name("init.sh")
@@ -61,10 +62,17 @@ class Tree:
             raise Failure(f"this machine has no program '{name}'", hint="sh tests/vm/setup.sh")
         self.add_program(Path(path), f"/usr/bin/{name}")
 
-    def add_modules(self, modules: list[Path]) -> None:
-        """What every run has: the modules."""
+    def add_modules(self, modules: list[Path], machine: Machine | None = None) -> None:
+        """Modules, and for a machine of the list the two scripts that load and unload what it wants."""
         for module in modules:
             self.add(module, f"/modules/{module.name}")
+        if machine:
+            load = [f"insmod /modules/{module}" for module in machine.modules]
+            unload = [f"rmmod {module.split()[0].removesuffix('.ko')}" for module in reversed(machine.modules)]
+            for name, commands in (("load", load), ("unload", unload)):
+                script = self.place / "modules" / name
+                script.write_text("\n".join(["#!/bin/sh -e", *commands]) + "\n")
+                script.chmod(0o755)
 
     def pack(self, target: Path) -> Path:
         """Write the archive."""
