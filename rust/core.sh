@@ -101,7 +101,7 @@ work=$dir/work
 rm -rf "$work" "$out"
 mkdir -p "$work"
 "$rustc" $flags --edition 2024 --crate-type lib --crate-name hmm_core --cfg hmm_kernel \
-	--check-cfg 'cfg(hmm_kernel)' --check-cfg 'cfg(loom)' -Dwarnings \
+	--check-cfg 'cfg(hmm_kernel, loom, test)' -Dwarnings \
 	--remap-path-prefix "$PWD/=" --sysroot=/dev/null -L "$cache" \
 	--emit "obj=$work/all.o" "$here/lib.rs"
 
