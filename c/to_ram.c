@@ -97,7 +97,7 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 			       struct migrate_vma *args, long must, struct hmm_migrate *m)
 {
 	unsigned int n = PHYS_PFN(args->end - args->start);
-	unsigned int i, wanted = 0, missing, filled, moved;
+	unsigned int i, nr, wanted = 0, holes = 0, missing, filled, moved;
 	vm_fault_t ret = 0;
 	u32 nseg = 0;
 
@@ -114,9 +114,14 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 		return 0;
 	}
 
-	for (i = 0; i < n; i++)
-		if (b->src[i] & MIGRATE_PFN_MIGRATE)
-			wanted += 1U << hmm_entry_order(b->src[i]);
+	for (i = 0; i < n; i++) {
+		nr = b->src[i] & MIGRATE_PFN_MIGRATE ? 1U << hmm_entry_order(b->src[i]) : 0;
+		/* The kernel offers to fill holes, whichever way pages move. */
+		if (b->src[i] & MIGRATE_PFN_VALID)
+			wanted += nr;
+		else
+			holes += nr;
+	}
 	/* The page is locked or held by somebody for the moment: the CPU tries again. */
 	if (must >= 0 && !(entry_at(b->src, must) & MIGRATE_PFN_MIGRATE))
 		must = -1;
@@ -139,7 +144,8 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 	migrate_vma_finalize(args);
 
 	m->moved += moved;
-	m->skipped[HMM_SKIP_BUSY] += n - wanted;
+	m->skipped[HMM_SKIP_HOLE] += holes;
+	m->skipped[HMM_SKIP_BUSY] += n - holes - wanted;
 	m->skipped[HMM_SKIP_NO_MEMORY] += missing;
 	m->skipped[HMM_SKIP_COPY] += wanted - missing - filled;
 	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
