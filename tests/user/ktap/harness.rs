@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Runs tests in processes of their own and looks at the devices before and after.
+
+use crate::sys::{check, drain, pipe, write_from};
+use hmm_uapi::{Device, Kind, sys};
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Why a test ended early.
+#[derive(Debug)]
+pub enum Stop {
+    Fail(String),
+    Skip(String),
+}
+
+impl<E: fmt::Display> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Fail(error.to_string())
+    }
+}
+
+pub type Outcome = Result<(), Stop>;
+
+/// Fails the test unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::harness::Stop::Fail(
+                format!("{}:{}: {}", file!(), line!(), format!($($message)+))));
+        }
+    };
+}
+
+/// Fails the test unless both are equal.
+macro_rules! ensure_eq {
+    ($left:expr, $right:expr) => {
+        ensure_eq!($left, $right, "{}", stringify!($left))
+    };
+    ($left:expr, $right:expr, $($message:tt)+) => {{
+        let (left, right) = (&$left, &$right);
+        if left != right {
+            return Err($crate::harness::Stop::Fail(format!(
+                "{}:{}: {}: {left:?}, expected {right:?}", file!(), line!(), format!($($message)+))));
+        }
+    }};
+}
+
+/// Ends the test as skipped.
+macro_rules! skip {
+    ($($message:tt)+) => {
+        return Err($crate::harness::Stop::Skip(format!($($message)+)))
+    };
+}
+
+pub(crate) use {ensure, ensure_eq, skip};
+
+/// One test.
+#[derive(Clone, Copy)]
+pub struct Test {
+    pub name: &'static str,
+    pub run: fn(&Env) -> Outcome,
+    pub seconds: u32,
+}
+
+/// A test with the usual time limit.
+pub const fn test(name: &'static str, run: fn(&Env) -> Outcome) -> Test {
+    Test {
+        name,
+        run,
+        seconds: 60,
+    }
+}
+
+/// A test that takes longer.
+pub const fn long(name: &'static str, run: fn(&Env) -> Outcome) -> Test {
+    Test {
+        name,
+        run,
+        seconds: 240,
+    }
+}
+
+/// What tests are run on.
+pub struct Env {
+    pub devices: Vec<PathBuf>,
+    pub modules: PathBuf,
+    pub kind: Kind,
+}
+
+impl Env {
+    pub fn new(devices: Vec<PathBuf>, modules: PathBuf) -> Self {
+        let kind = devices
+            .first()
+            .and_then(|path| Device::open(path).ok()?.info().ok())
+            .map_or(Kind::None, |info| Kind::from_raw(info.kind));
+        Self {
+            devices,
+            modules,
+            kind,
+            kernel,
+        }
+    }
+
+    /// The main device, opened by the calling process.
+    pub fn open(&self) -> Result<Device, Stop> {
+        Ok(Device::open(self.devices.first().ok_or("no device")?)?)
+    }
+
+    /// The second device.
+    pub fn open_second(&self) -> Result<Device, Stop> {
+        match self.devices.get(1) {
+            Some(path) => Ok(Device::open(path)?),
+            None => skip!("this machine has one device"),
+        }
+    }
+
+    /// Memory that the CPU cannot reach: touching it brings it back.
+    pub fn is_private(&self) -> bool {
+        self.kind == Kind::Private
+    }
+
+    pub fn need_private(&self) -> Outcome {
+        if !self.is_private() {
+            skip!("the CPU uses coherent device memory in place");
+        }
+        Ok(())
+    }
+}
+
+/// Checks that no frame is unaccounted for.
+pub fn conserved(device: &Device) -> Result<sys::hmm_dmirror_info, Stop> {
+    let info = device.info()?;
+    let sum = info.frames_free + info.frames_claimed + info.frames_resident;
+    ensure_eq!(
+        sum,
+        info.frames_total,
+        "free + claimed + resident of {info:?}"
+    );
+    Ok(info)
+}
+
+/// A process that runs a closure and reports its outcome.
+pub struct Child {
+    pub pid: libc::pid_t,
+    report: OwnedFd,
+}
+
+impl Child {
+    /// Forks. The child dies with its parent.
+    pub fn spawn(body: impl FnOnce() -> Outcome) -> Result<Self, Stop> {
+        let (read, write) = pipe()?;
+        // SAFETY: the forking process has one thread, or the child uses only what survives a fork:
+        // the C library repairs its heap.
+        let pid = check(unsafe { libc::fork() })?;
+        if pid != 0 {
+            return Ok(Self { pid, report: read });
+        }
+        drop(read);
+        // SAFETY: an option of the calling process only.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+            .unwrap_or_else(|_| Err(Stop::Fail("panicked".into())));
+        let (status, text) = match outcome {
+            Ok(()) => (0, String::new()),
+            Err(Stop::Fail(text)) => (1, text),
+            Err(Stop::Skip(text)) => (4, text),
+        };
+        let _ = write_from(write.as_raw_fd(), text.as_ptr().addr() as u64, text.len());
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(status) }
+    }
+
+    /// Waits; the child's outcome, or how it died.
+    pub fn join(self) -> Outcome {
+        let status = self.wait()?;
+        let text = String::from_utf8_lossy(&drain(&self.report)).into_owned();
+        if libc::WIFSIGNALED(status) {
+            let signal = libc::WTERMSIG(status);
+            return Err(Stop::Fail(match signal {
+                libc::SIGALRM => "took too long".into(),
+                _ => format!("killed by signal {signal}: {text}"),
+            }));
+        }
+        match libc::WEXITSTATUS(status) {
+            0 => Ok(()),
+            4 => Err(Stop::Skip(text)),
+            _ => Err(Stop::Fail(text)),
+        }
+    }
+
+    fn wait(&self) -> Result<libc::c_int, Stop> {
+        let mut status = 0;
+        loop {
+            // SAFETY: room for the status.
+            match check(unsafe { libc::waitpid(self.pid, &mut status, 0) }) {
+                Ok(_) => return Ok(status),
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Kills and reaps.
+    pub fn kill(self) -> Outcome {
+        // SAFETY: our own child, not yet reaped.
+        check(unsafe { libc::kill(self.pid, libc::SIGKILL) })?;
+        self.wait().map(drop)
+    }
+}
+
+/// Frames of one device: total, free, claimed, resident.
+type Frames = [u64; 4];
+
+fn frames(env: &Env) -> Vec<Option<Frames>> {
+    env.devices
+        .iter()
+        .map(|path| {
+            let info = Device::open(path).ok()?.info().ok()?;
+            Some([
+                info.frames_total,
+                info.frames_free,
+                info.frames_claimed,
+                info.frames_resident,
+            ])
+        })
+        .collect()
+}
+
+/// Waits until the devices are as they were: pages of a dead process go when the kernel gets to it.
+fn settled(env: &Env, before: &[Option<Frames>]) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let after = frames(env);
+        let sums = |all: &Option<Frames>| all.is_some_and(|f| f[1] + f[2] + f[3] == f[0]);
+        if after == before
+            && after
+                .iter()
+                .all(|all| sums(all) && all.is_some_and(|f| f[2] == 0))
+        {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(Stop::Fail(format!(
+                "frames [total, free, claimed, resident] were {before:?} and are {after:?}"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A failing device would fail the next test too.
+fn repair(env: &Env) {
+    for path in &env.devices {
+        if let Ok(device) = Device::open(path) {
+            let _ = device.fail(sys::HMM_DMIRROR_FAIL_NONE, 0, 0);
+        }
+    }
+}
+
+fn run_one(env: &Env, test: &Test) -> Outcome {
+    let before = frames(env);
+    let child = Child::spawn(|| {
+        // SAFETY: the child becomes the leader of a group, so that all it starts can be ended.
+        unsafe {
+            libc::setpgid(0, 0);
+            libc::alarm(test.seconds);
+        }
+        (test.run)(env)
+    })?;
+    let group = child.pid;
+    let outcome = child.join();
+    // SAFETY: the group is the test's own; nobody may be left in it.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+    repair(env);
+    let after = settled(env, &before);
+    match (outcome, after) {
+        (Err(Stop::Fail(text)), Err(Stop::Fail(more))) => {
+            Err(Stop::Fail(format!("{text}\nand afterwards: {more}")))
+        }
+        (Err(stop), _) => Err(stop),
+        (Ok(()), after) => after,
+    }
+}
+
+/// Runs the tests and prints KTAP.
+pub fn run(env: &Env, tests: &[Test]) -> ExitCode {
+    println!("KTAP version 1\n1..{}", tests.len());
+    let mut failed = false;
+    for (number, test) in (1..).zip(tests) {
+        let begin = Instant::now();
+        let outcome = if env.devices.is_empty() {
+            Err(Stop::Fail(
+                "there is no /dev/hmm_dmirror*; load the modules first".into(),
+            ))
+        } else {
+            run_one(env, test)
+        };
+        let ms = begin.elapsed().as_millis();
+        match outcome {
+            Ok(()) => println!("# {ms} ms\nok {number} {}", test.name),
+            Err(Stop::Skip(why)) => println!("ok {number} {} # SKIP {why}", test.name),
+            Err(Stop::Fail(why)) => {
+                failed = true;
+                why.lines().for_each(|line| println!("# {line}"));
+                println!("# {ms} ms\nnot ok {number} {}", test.name);
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}

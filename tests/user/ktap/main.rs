@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `hmm-ktap`: tests of `hmm_dmirror` and `hmm-run` in KTAP, run as root in a test machine.
+//!
+//! Each test runs in a process of its own. When that process is gone, every device has to be as it
+//! was before: nothing claimed, nothing more resident, `free + claimed + resident == total`.
+
+mod buffer;
+mod data;
+mod device;
+mod failing;
+mod harness;
+mod input;
+mod life;
+mod mm;
+mod runs;
+mod sys;
+mod unload;
+mod victim;
+
+use harness::{Env, Test};
+use hmm_uapi::Device;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: hmm-ktap [--device NODE]... [--modules DIR] [--list] [--skip TEXT]... [FILTER]...
+
+  --device NODE   the devices under test, the first one is the main one (default: all there are)
+  --modules DIR   where hmm_devmem.ko and hmm_dmirror.ko are (default: /modules)
+  --list          print the names of the tests
+  --skip TEXT     leave out tests whose name contains TEXT
+  FILTER          run only tests whose name contains one of these
+";
+
+fn tests() -> Vec<Test> {
+    [
+        data::TESTS,
+        device::TESTS,
+        mm::TESTS,
+        life::TESTS,
+        failing::TESTS,
+        input::TESTS,
+        runs::TESTS,
+        unload::TESTS,
+    ]
+    .concat()
+}
+
+fn main() -> ExitCode {
+    let mut devices = Vec::new();
+    let mut modules = PathBuf::from("/modules");
+    let mut list = false;
+    let mut skip = Vec::new();
+    let mut filters = Vec::new();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap_or_default();
+        match word.as_str() {
+            "--victim" => victim::run(&value(), &words.collect::<Vec<_>>()),
+            "--device" => devices.push(PathBuf::from(value())),
+            "--modules" => modules = value().into(),
+            "--list" => list = true,
+            "--skip" => skip.push(value()),
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            other if other.starts_with('-') => {
+                eprint!("hmm-ktap: unknown option {other}\n{HELP}");
+                return ExitCode::from(2);
+            }
+            other => filters.push(other.to_owned()),
+        }
+    }
+    let mut chosen = tests();
+    chosen.retain(|test| {
+        (filters.is_empty()
+            || filters
+                .iter()
+                .any(|filter| test.name.contains(filter.as_str())))
+            && !skip.iter().any(|skip| test.name.contains(skip.as_str()))
+    });
+    if list {
+        chosen.iter().for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
+    }
+    if devices.is_empty() {
+        devices = Device::list();
+    }
+    harness::run(&Env::new(devices, modules), &chosen)
+}
