@@ -100,7 +100,6 @@ impl Env {
             devices,
             modules,
             kind,
-            kernel,
         }
     }
 
