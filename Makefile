@@ -32,7 +32,8 @@ modules: core ## build the modules for the running kernel (KVER= or KDIR= for an
 
 .PHONY: modules_install
 modules_install: modules ## install them below /lib/modules (INSTALL_MOD_PATH= for another root)
-	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(OUT) modules_install
+	@# Without the distribution's private key there is nothing to sign with; see README for a key of your own.
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(OUT) CONFIG_MODULE_SIG_ALL= modules_install
 
 .PHONY: setup
 setup:
