@@ -226,7 +226,7 @@ fn again_and_again(env: &Env) -> Outcome {
 }
 
 fn while_threads_write(env: &Env) -> Outcome {
-    const ROUNDS: u64 = 60;
+    const ROUNDS: u64 = 12;
     let device = env.open()?;
     let buffer = Buffer::new(128)?;
     let done = AtomicBool::new(false);

@@ -5,8 +5,9 @@ use crate::sys::{check, drain, pipe, write_from};
 use hmm_uapi::{Device, Kind, sys};
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// Why a test ended early.
@@ -158,18 +159,29 @@ impl Child {
             return Ok(Self { pid, report: read });
         }
         drop(read);
-        // SAFETY: an option of the calling process only.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
-            .unwrap_or_else(|_| Err(Stop::Fail("panicked".into())));
-        let (status, text) = match outcome {
-            Ok(()) => (0, String::new()),
-            Err(Stop::Fail(text)) => (1, text),
-            Err(Stop::Skip(text)) => (4, text),
-        };
-        let _ = write_from(write.as_raw_fd(), text.as_ptr().addr() as u64, text.len());
-        // SAFETY: ends the child without running what belongs to the parent.
-        unsafe { libc::_exit(status) }
+        report(&write, body)
+    }
+
+    /// A test as a program of its own: it shares no page with this one.
+    fn exec(env: &Env, test: &Test) -> Result<Self, Stop> {
+        let (read, write) = pipe()?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["--one", test.name, "--modules"])
+            .arg(&env.modules);
+        for device in &env.devices {
+            command.arg("--device").arg(device);
+        }
+        // Its report is its standard input, which it has no other use for; its output is a comment.
+        let child = command
+            .stdin(write)
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self {
+            pid: i32::try_from(child.id())?,
+            report: read,
+        })
     }
 
     /// Waits; the child's outcome, or how it died.
@@ -208,6 +220,22 @@ impl Child {
         check(unsafe { libc::kill(self.pid, libc::SIGKILL) })?;
         self.wait().map(drop)
     }
+}
+
+/// Runs the body of a process and reports how it ended.
+fn report(to: &impl AsRawFd, body: impl FnOnce() -> Outcome) -> ! {
+    // SAFETY: an option of the calling process only.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .unwrap_or_else(|_| Err(Stop::Fail("panicked".into())));
+    let (status, text) = match outcome {
+        Ok(()) => (0, String::new()),
+        Err(Stop::Fail(text)) => (1, text),
+        Err(Stop::Skip(text)) => (4, text),
+    };
+    let _ = write_from(to.as_raw_fd(), text.as_ptr().addr() as u64, text.len());
+    // SAFETY: ends the child without running what belongs to the parent.
+    unsafe { libc::_exit(status) }
 }
 
 /// Frames of one device: total, free, claimed, resident.
@@ -261,14 +289,7 @@ fn repair(env: &Env) {
 
 fn run_one(env: &Env, test: &Test) -> Outcome {
     let before = frames(env);
-    let child = Child::spawn(|| {
-        // SAFETY: the child becomes the leader of a group, so that all it starts can be ended.
-        unsafe {
-            libc::setpgid(0, 0);
-            libc::alarm(test.seconds);
-        }
-        (test.run)(env)
-    })?;
+    let child = Child::exec(env, test)?;
     let group = child.pid;
     let outcome = child.join();
     // SAFETY: the group is the test's own; nobody may be left in it.
@@ -282,6 +303,13 @@ fn run_one(env: &Env, test: &Test) -> Outcome {
         (Err(stop), _) => Err(stop),
         (Ok(()), after) => after,
     }
+}
+
+/// The process of one test.
+pub fn one(env: &Env, test: &Test) -> ! {
+    // SAFETY: sets a timer of the calling process.
+    unsafe { libc::alarm(test.seconds) };
+    report(&std::io::stdin(), || (test.run)(env))
 }
 
 /// Runs the tests and prints KTAP.

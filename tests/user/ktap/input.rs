@@ -25,8 +25,13 @@ pub const TESTS: &[Test] = &[
     test("input::random_structures", random),
 ];
 
-/// End of the user's half of the address space.
-const TOP: u64 = 0x7fff_ffff_f000;
+/// End of the user's half of the address space: with five levels of page tables it is larger.
+fn top() -> u64 {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let bits = if cpu.contains(" la57") { 56 } else { 47 };
+    (1 << bits) - PAGE
+}
+
 const KERNEL: u64 = 0xffff_8880_0000_0000;
 
 const LEGACY: [(&str, u32); 5] = [
@@ -183,7 +188,7 @@ fn no_structure(env: &Env) -> Outcome {
     unmapped.unmap(0..1)?;
     let before = stage.state()?;
     for (what, nr) in all_calls() {
-        for arg in [0, 1, unmapped.addr(), TOP, KERNEL, u64::MAX] {
+        for arg in [0, 1, unmapped.addr(), top(), KERNEL, u64::MAX] {
             // SAFETY: the kernel has to refuse these addresses.
             let got = unsafe { raw(stage.device.as_raw_fd(), nr, arg as *mut _) };
             ensure_eq!(
@@ -224,14 +229,14 @@ fn bad_ranges(good: u64) -> Vec<(&'static str, u64, u64)> {
         ("pages that wrap the address", good, (1 << 52) - 1),
         ("all ones", good, u64::MAX),
         ("half of all", good, 1 << 51),
-        ("beyond the user's half", TOP - PAGE, 2),
-        ("at its end", TOP, 1),
-        ("not canonical", 1 << 47, 1),
+        ("beyond the user's half", top() - PAGE, 2),
+        ("at its end", top(), 1),
+        ("not canonical", top() + PAGE, 1),
         ("not canonical, high", 0x8000_0000_0000_0000, 1),
         ("kernel memory", KERNEL, 1),
         ("the last page", u64::MAX - PAGE + 1, 1),
         ("across the end of all addresses", u64::MAX - PAGE + 1, 2),
-        ("everything", 0, 1 << 47 >> 12),
+        ("everything", 0, top() / PAGE + 1),
     ]
 }
 
@@ -631,18 +636,19 @@ fn pages_that_do_not_go(env: &Env) -> Outcome {
 
 fn bad_buffers(env: &Env) -> Outcome {
     let stage = Stage::new(env)?;
-    let gone = Buffer::new(16)?;
-    gone.unmap(0..16)?;
     let half = Buffer::new(16)?;
     half.unmap(8..16)?;
     let read_only = Buffer::filled(16, 4)?;
     read_only.protect(0..16, libc::PROT_READ)?;
+    // The last one, or the next mapping would take its place.
+    let gone = Buffer::new(16)?;
+    gone.unmap(0..16)?;
     for (what, ptr) in [
         ("nowhere", 0),
         ("unmapped", gone.addr()),
         ("kernel memory", KERNEL),
         ("the end", u64::MAX - 100),
-        ("not canonical", 1 << 47),
+        ("not canonical", top() + PAGE),
         ("half unmapped", half.addr()),
         ("read-only", read_only.addr()),
     ] {
@@ -749,7 +755,7 @@ fn random(env: &Env) -> Outcome {
             2 => stage.space.addr(),
             3 => 16,
             4 => PAGE * (pick >> 8 & 31),
-            5 => TOP - PAGE,
+            5 => top() - PAGE,
             6 => u64::MAX,
             _ => crate::buffer::word(pick, at as usize),
         };

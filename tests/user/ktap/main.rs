@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     let mut devices = Vec::new();
     let mut modules = PathBuf::from("/modules");
     let mut list = false;
+    let mut one = None;
     let mut skip = Vec::new();
     let mut filters = Vec::new();
     let mut words = std::env::args().skip(1);
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             "--device" => devices.push(PathBuf::from(value())),
             "--modules" => modules = value().into(),
             "--list" => list = true,
+            "--one" => one = Some(value()),
             "--skip" => skip.push(value()),
             "--help" | "-h" => {
                 print!("{HELP}");
@@ -70,6 +72,12 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
             other => filters.push(other.to_owned()),
+        }
+    }
+    if let Some(name) = one {
+        match tests().iter().find(|test| test.name == name) {
+            Some(test) => harness::one(&Env::new(devices, modules), test),
+            None => return ExitCode::from(2),
         }
     }
     let mut chosen = tests();

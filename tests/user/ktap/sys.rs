@@ -24,8 +24,10 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Reads all there is until the other end is closed.
+/// Reads all there is, without waiting for more.
 pub fn drain(fd: &OwnedFd) -> Vec<u8> {
+    // SAFETY: a flag of a descriptor that is only read here.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     let mut all = Vec::new();
     let mut piece = [0; 4096];
     loop {
