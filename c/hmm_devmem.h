@@ -40,6 +40,8 @@
 #define HMM_CAP_COHERENT	(1U << 1)
 /* 2 MiB folios move whole, in private memory. */
 #define HMM_CAP_HUGE		(1U << 2)
+/* hmm_view_exclusive() works. */
+#define HMM_CAP_EXCLUSIVE	(1U << 3)
 
 /**
  * hmm_devmem_caps() - what device memory this kernel supports
@@ -215,6 +217,8 @@ enum hmm_skip {
 #define HMM_MIGRATE_STRICT	(1U << 0)
 /* To the device: addresses never touched get a zeroed device page, too. */
 #define HMM_MIGRATE_HOLES	(1U << 1)
+/* 2 MiB folios are split and move page by page. */
+#define HMM_MIGRATE_SMALL	(1U << 2)
 
 /**
  * struct hmm_migrate - a request to move a range, and what came of it
@@ -282,8 +286,11 @@ struct hmm_view;
  *	negative errno, which hmm_view_fault() hands back.
  * @invalidate: forget every entry in [start, end). On return the device no longer
  *	uses them. Cannot fail.
+ * @map_exclusive: enter one page that only the device may use until it is invalidated:
+ *	it may read, write, and do atomic operations. Absent if the device has no use for
+ *	that; 0 or a negative errno.
  *
- * Both are called with the view's lock held. That lock is taken inside memory
+ * All are called with the view's lock held. That lock is taken inside memory
  * reclaim: neither may allocate memory in a way that waits for reclaim, nor take
  * the mmap lock, nor call back into this module.
  */
@@ -292,6 +299,7 @@ struct hmm_view_ops {
 		   const unsigned long *pfns, unsigned long npages);
 	void (*invalidate)(struct hmm_view *view, unsigned long start,
 			   unsigned long end);
+	int (*map_exclusive)(struct hmm_view *view, unsigned long addr, struct page *page);
 };
 
 /* The device is going to write. */
@@ -306,6 +314,7 @@ void hmm_view_lock(struct hmm_view *view);
 void hmm_view_unlock(struct hmm_view *view);
 int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
 		   unsigned int flags);
+int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long end);
 int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long end,
 		      int (*visit)(struct hmm_view *view, unsigned long addr,
 				   const unsigned long *pfns, unsigned long npages,

@@ -78,9 +78,11 @@ hmm_region_select(const struct hmm_region *region)
 }
 
 /* Whole 2 MiB folios move where the kernel can and the memory is not CPU-mapped. */
-static inline unsigned int hmm_region_select_huge(const struct hmm_region *region)
+static inline unsigned int hmm_region_select_huge(const struct hmm_region *region,
+						  const struct hmm_migrate *m)
 {
-	return hmm_region_is_private(region) ? HMM_SELECT_COMPOUND : 0;
+	return hmm_region_is_private(region) && !(m->flags & HMM_MIGRATE_SMALL) ?
+	       HMM_SELECT_COMPOUND : 0;
 }
 
 /* Order of what a migrate entry stands for. */

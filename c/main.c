@@ -40,13 +40,14 @@ unsigned int hmm_devmem_caps(void)
 {
 	return (HMM_KERNEL_PRIVATE ? HMM_CAP_PRIVATE : 0) |
 	       (HMM_KERNEL_COHERENT ? HMM_CAP_COHERENT : 0) |
-	       (HMM_KERNEL_PRIVATE && HMM_SELECT_COMPOUND ? HMM_CAP_HUGE : 0);
+	       (HMM_KERNEL_PRIVATE && HMM_SELECT_COMPOUND ? HMM_CAP_HUGE : 0) |
+	       (HMM_KERNEL_EXCLUSIVE ? HMM_CAP_EXCLUSIVE : 0);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_caps);
 
 static int caps_get(char *buffer, const struct kernel_param *kp)
 {
-	static const char * const name[] = { "private", "coherent", "huge" };
+	static const char * const name[] = { "private", "coherent", "huge", "exclusive" };
 	int i, len = sysfs_emit(buffer, "mirror");
 
 	for (i = 0; i < ARRAY_SIZE(name); i++)
@@ -57,7 +58,7 @@ static int caps_get(char *buffer, const struct kernel_param *kp)
 
 static const struct kernel_param_ops caps_ops = { .get = caps_get };
 module_param_cb(caps, &caps_ops, NULL, 0444);
-MODULE_PARM_DESC(caps, "what this kernel supports (read only): mirror, private, coherent, huge");
+MODULE_PARM_DESC(caps, "what this kernel supports (read only): mirror, private, coherent, huge, exclusive");
 
 static int __init hmm_devmem_init(void)
 {
@@ -69,10 +70,11 @@ static int __init hmm_devmem_init(void)
 		kmem_cache_destroy(hmm_batch_cache);
 		return -ENOMEM;
 	}
-	pr_info("this kernel offers mirrors%s%s%s\n",
+	pr_info("this kernel offers mirrors%s%s%s%s\n",
 		hmm_devmem_caps() & HMM_CAP_PRIVATE ? ", private memory" : "",
 		hmm_devmem_caps() & HMM_CAP_COHERENT ? ", coherent memory" : "",
-		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "");
+		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "",
+		hmm_devmem_caps() & HMM_CAP_EXCLUSIVE ? ", exclusive access" : "");
 	return 0;
 }
 

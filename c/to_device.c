@@ -71,7 +71,7 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		.src = b->src,
 		.dst = b->dst,
 		.pgmap_owner = region->devmem.pagemap.owner,
-		.flags = MIGRATE_VMA_SELECT_SYSTEM | hmm_region_select_huge(region),
+		.flags = MIGRATE_VMA_SELECT_SYSTEM | hmm_region_select_huge(region, m),
 	};
 	unsigned int n = PHYS_PFN(end - start), filled, moved, holes = 0;
 	struct hmm_plan plan;
@@ -122,7 +122,7 @@ int hmm_migrate_check(struct hmm_migrate *m)
 	memset(m->skipped, 0, sizeof(m->skipped));
 	if (!PAGE_ALIGNED(m->start) || !PAGE_ALIGNED(m->end) || m->start >= m->end ||
 	    m->end > m->mm->task_size ||
-	    (m->flags & ~(HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES)))
+	    (m->flags & ~(HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES | HMM_MIGRATE_SMALL)))
 		return -EINVAL;
 	return 0;
 }

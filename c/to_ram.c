@@ -2,6 +2,7 @@
 /*
  * Legs 4 to 6: pages come home, because the CPU touched one or because somebody asked.
  */
+#include <linux/mempolicy.h>
 #include <linux/mmap_lock.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
@@ -21,20 +22,50 @@ MODULE_PARM_DESC(fault_window,
 /* A request or an eviction may fail; it shall not kill anybody. */
 #define GFP_REQUEST	(GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
-static unsigned long fill_one(struct vm_area_struct *vma, unsigned long addr, gfp_t gfp)
-{
-	struct page *page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
+/*
+ * Pages come in runs of eight where they can: one call of the allocator, and the copy finds
+ * them side by side. More would leave the allocator's per-CPU lists.
+ */
+#define RUN_ORDER	3
+#define RUN_PAGES	(1U << RUN_ORDER)
 
-	if (!page)
-		return 0;
+static bool is_wanted(unsigned long entry)
+{
+	return (entry & MIGRATE_PFN_VALID) && (entry & MIGRATE_PFN_MIGRATE);
+}
+
+static unsigned long take_page(struct page *page)
+{
 	lock_page(page);
 	return migrate_pfn(page_to_pfn(page));
+}
+
+/* RAM for entry @i, of @run that want some; and for the next seven of these as well. */
+static void fill_entry(struct hmm_batch *b, unsigned int i, unsigned int run,
+		       struct vm_area_struct *vma, unsigned long addr, gfp_t gfp)
+{
+	struct page *page;
+	unsigned int k;
+
+	/* A memory policy of the VMA speaks of single pages. */
+	if (run >= RUN_PAGES && !(vma && vma_policy(vma))) {
+		page = alloc_pages((gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_NORETRY, RUN_ORDER);
+		if (page) {
+			split_page(page, RUN_ORDER);
+			for (k = 0; k < RUN_PAGES; k++)
+				b->dst[i + k] = take_page(page + k);
+			return;
+		}
+	}
+	page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
+	if (page)
+		b->dst[i] = take_page(page);
 }
 
 /**
  * hmm_to_ram_fill() - find RAM for the pages of a batch
  * @region: where they come from
- * @b: src as the kernel set it up; dst gets locked pages, or stays 0 where there is none
+ * @b: src as the kernel set it up; dst, all 0, gets locked pages where there are some
  * @n: entries
  * @vma: whose memory policy counts, or NULL for an eviction
  * @start: address of the first entry in @vma
@@ -46,39 +77,37 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned int n, struct vm_area_struct *vma,
 			     unsigned long start, long must)
 {
-	unsigned int i, k, missing = 0;
+	unsigned int i, end, missing = 0;
 	struct page *huge;
-	gfp_t gfp;
 
-	for (i = 0; i < n; i++) {
-		unsigned int nr = 1U << hmm_entry_order(b->src[i]);
-
-		if ((b->src[i] & (MIGRATE_PFN_VALID | MIGRATE_PFN_MIGRATE)) !=
-		    (MIGRATE_PFN_VALID | MIGRATE_PFN_MIGRATE))
+	for (i = 0; i < n; i = end) {
+		end = i + 1;
+		if (!is_wanted(b->src[i]))
 			continue;
-		if (nr > 1) {
+		if (b->src[i] & MIGRATE_PFN_COMPOUND) {
+			end = i + HMM_BLOCK_PAGES;
 			huge = hmm_alloc_huge(vma, start + i * PAGE_SIZE);
 			if (huge) {
-				lock_page(huge);
-				b->dst[i] = migrate_pfn(page_to_pfn(huge)) |
-					    MIGRATE_PFN_COMPOUND;
-				i += nr - 1;
+				b->dst[i] = take_page(huge) | MIGRATE_PFN_COMPOUND;
 				continue;
 			}
 			/* Without a VMA the kernel cannot split the folio: later, then. */
 			if (!vma) {
-				missing += nr;
-				i += nr - 1;
+				missing += HMM_BLOCK_PAGES;
 				continue;
 			}
+		} else {
+			while (end < n && is_wanted(b->src[end]) &&
+			       !(b->src[end] & MIGRATE_PFN_COMPOUND))
+				end++;
 		}
-		for (k = 0; k < nr; k++, i++) {
-			gfp = must < 0 ? GFP_REQUEST :
-			      must == i ? GFP_WANTED : GFP_NEIGHBOUR;
-			b->dst[i] = fill_one(vma, start + i * PAGE_SIZE, gfp);
+		for (; i < end; i++) {
+			if (!b->dst[i])
+				fill_entry(b, i, end - i, vma, start + i * PAGE_SIZE,
+					   must < 0 ? GFP_REQUEST :
+					   must == i ? GFP_WANTED : GFP_NEIGHBOUR);
 			missing += !b->dst[i];
 		}
-		i--;
 	}
 	return missing;
 }
@@ -215,7 +244,7 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		.vma = vma,
 		.start = start,
 		.end = end,
-		.flags = hmm_region_select_huge(region),
+		.flags = hmm_region_select_huge(region, m),
 	};
 
 	to_ram_batch(region, b, &args, -1, m);

@@ -36,6 +36,9 @@ static bool view_invalidate(struct mmu_interval_notifier *notifier,
 {
 	struct hmm_view *view = container_of(notifier, struct hmm_view, notifier);
 
+	/* Our own doing, see hmm_view_exclusive(): what the device has it may keep. */
+	if (hmm_is_exclusive_event(range, view))
+		return true;
 	if (mmu_notifier_range_blockable(range))
 		mutex_lock(&view->lock);
 	else if (!mutex_trylock(&view->lock))
@@ -260,6 +263,13 @@ static int collect_locked(struct hmm_view *view, struct hmm_range *range)
 	}
 }
 
+static bool range_is_valid(const struct hmm_view *view, unsigned long start,
+			   unsigned long end)
+{
+	return PAGE_ALIGNED(start) && PAGE_ALIGNED(end) && start < end &&
+	       end <= view->notifier.mm->task_size;
+}
+
 /* Collect a range, batch by batch, and show each to @visit while it is true. */
 static int view_walk(struct hmm_view *view, unsigned long start, unsigned long end,
 		     unsigned long default_flags,
@@ -275,8 +285,7 @@ static int view_walk(struct hmm_view *view, unsigned long start, unsigned long e
 	};
 	int ret;
 
-	if (!PAGE_ALIGNED(start) || !PAGE_ALIGNED(end) || start >= end ||
-	    end > view->notifier.mm->task_size)
+	if (!range_is_valid(view, start, end))
 		return -EINVAL;
 	if (!mmget_not_zero(view->notifier.mm))
 		return -ESRCH;
@@ -336,6 +345,80 @@ int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end
 			 view_map, NULL);
 }
 EXPORT_SYMBOL_GPL(hmm_view_fault);
+
+/* Take one page from the CPU and enter it; the mmap lock is held for read. */
+static int map_exclusive(struct hmm_view *view, unsigned long addr, unsigned long seq)
+{
+	struct folio *folio;
+	struct page *page;
+	int ret;
+
+	page = hmm_make_exclusive(view->notifier.mm, addr, view, &folio);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	mutex_lock(&view->lock);
+	/* The folio's lock keeps the CPU off the page; other ways to lose it show here. */
+	if (mmu_interval_read_retry(&view->notifier, seq))
+		ret = -EBUSY;
+	else
+		ret = view->ops->map_exclusive(view, addr, page);
+	mutex_unlock(&view->lock);
+	folio_unlock(folio);
+	folio_put(folio);
+	return ret;
+}
+
+/**
+ * hmm_view_exclusive() - keep the CPU off a range, for atomic operations of the device
+ * @view: the view
+ * @start: first byte, page aligned
+ * @end: one past the last byte, page aligned
+ *
+ * Brings the pages into RAM, makes them the process's own, and calls the driver's
+ * map_exclusive() for each. The next touch by the CPU ends it, page by page, after an
+ * invalidation. On error the pages before the failing one stay exclusive.
+ *
+ * Context: process context, mmap lock not held; sleeps.
+ * Return: 0; -EOPNOTSUPP this kernel, the driver, or a page that is not anonymous cannot;
+ * -EINVAL unaligned, empty or impossible range; -EFAULT no mapping, or not writable; -ESRCH
+ * the address space is gone; -EBUSY it did not hold still for a second; -EINTR deadly
+ * signal; -ENOMEM; or what map_exclusive() returned.
+ */
+int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long end)
+{
+	unsigned long addr, seq, timeout = jiffies + VIEW_TIMEOUT;
+	struct mm_struct *mm = view->notifier.mm;
+	int ret = 0;
+
+	if (!HMM_KERNEL_EXCLUSIVE || !view->ops->map_exclusive)
+		return -EOPNOTSUPP;
+	if (!range_is_valid(view, start, end))
+		return -EINVAL;
+	if (!mmget_not_zero(mm))
+		return -ESRCH;
+	for (addr = start; addr < end; ) {
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		seq = mmu_interval_read_begin(&view->notifier);
+		if (mmap_read_lock_killable(mm)) {
+			ret = -EINTR;
+			break;
+		}
+		ret = map_exclusive(view, addr, seq);
+		mmap_read_unlock(mm);
+		if (!ret) {
+			addr += PAGE_SIZE;
+			timeout = jiffies + VIEW_TIMEOUT;
+		} else if (ret != -EBUSY || time_after(jiffies, timeout)) {
+			break;
+		}
+	}
+	mmput(mm);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_view_exclusive);
 
 /**
  * hmm_view_snapshot() - where the pages of a range are, without touching them

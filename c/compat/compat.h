@@ -20,6 +20,7 @@
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/rmap.h>
 
 /*
  * What the kernel offers, as constants: code behind a 0 is compiled and thrown away.
@@ -74,6 +75,18 @@ static inline struct dev_pagemap *page_pgmap(const struct page *page)
 
 #if !HMM_HAVE_PAGE_INIT_ORDER
 #define zone_device_page_init(page, pgmap, order) zone_device_page_init(page)
+#endif
+
+/* One page for the device alone: since 6.14 a call per page, before that not exported. */
+#define HMM_KERNEL_EXCLUSIVE	HMM_HAVE_SYMBOL_MAKE_DEVICE_EXCLUSIVE
+#if HMM_KERNEL_EXCLUSIVE
+#define hmm_make_exclusive	make_device_exclusive
+#define hmm_is_exclusive_event(range, by) \
+	((range)->event == MMU_NOTIFY_EXCLUSIVE && (range)->owner == (by))
+#else
+#define hmm_make_exclusive(mm, addr, by, foliop) \
+	({ *(foliop) = NULL; (struct page *)ERR_PTR(-EOPNOTSUPP); })
+#define hmm_is_exclusive_event(range, by)	false
 #endif
 
 /*

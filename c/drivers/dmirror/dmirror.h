@@ -52,6 +52,7 @@ struct dmirror {
 	struct dmirror_device *device;
 	struct hmm_view *view;
 	struct xarray blocks;		/* address / 2 MiB -> struct dmirror_block */
+	bool small_once;		/* the next move splits huge pages */
 };
 
 /* device.c */
@@ -68,6 +69,8 @@ void dmirror_free_table(struct dmirror *dmirror);
 int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_write(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_read_resident(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
+int dmirror_exclusive(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
+int dmirror_check_exclusive(struct dmirror *dmirror, const struct hmm_dmirror_cmd *cmd);
 int dmirror_snapshot(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_compute(struct dmirror *dmirror, struct hmm_dmirror_compute *compute);
 

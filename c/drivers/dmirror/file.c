@@ -87,6 +87,12 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	}
 	if (copy_from_user(&cmd, arg, sizeof(cmd)))
 		return -EFAULT;
+	if (nr == HMM_DMIRROR_FLAGS) {
+		if (cmd.npages & ~HMM_DMIRROR_FLAG_FAIL_ALLOC)
+			return -EINVAL;
+		WRITE_ONCE(dmirror->small_once, cmd.npages & HMM_DMIRROR_FLAG_FAIL_ALLOC);
+		return 0;
+	}
 	if (check_mul_overflow(cmd.npages, (u64)PAGE_SIZE, &len))
 		return -EINVAL;
 	ret = check_range(dmirror, cmd.addr, len);
@@ -99,6 +105,7 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 
 	switch (nr) {
 	case HMM_DMIRROR_READ:
+	case HMM_DMIRROR_READ_UNLOCKED:
 		ret = dmirror_read(dmirror, &cmd);
 		break;
 	case HMM_DMIRROR_WRITE:
@@ -107,9 +114,17 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	case HMM_DMIRROR_SNAPSHOT:
 		ret = dmirror_snapshot(dmirror, &cmd);
 		break;
+	case HMM_DMIRROR_EXCLUSIVE:
+		ret = dmirror_exclusive(dmirror, &cmd);
+		break;
+	case HMM_DMIRROR_CHECK_EXCLUSIVE:
+		ret = dmirror_check_exclusive(dmirror, &cmd);
+		break;
 	case HMM_DMIRROR_MIGRATE_TO_DEV:
 		if (!region)
 			return -EOPNOTSUPP;
+		if (xchg(&dmirror->small_once, false))
+			m.flags |= HMM_MIGRATE_SMALL;
 		/* A bad buffer is found before anything moves. */
 		if (fault_in_writeable(u64_to_user_ptr(cmd.ptr), len))
 			return -EFAULT;
@@ -120,6 +135,8 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	case HMM_DMIRROR_MIGRATE_TO_SYS:
 		if (!region)
 			return -EOPNOTSUPP;
+		if (xchg(&dmirror->small_once, false))
+			m.flags |= HMM_MIGRATE_SMALL;
 		ret = hmm_migrate_to_ram(region, &m);
 		cmd.cpages = m.moved;
 		break;
@@ -280,7 +297,11 @@ static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 	case HMM_DMIRROR_MIGRATE_TO_DEV:
 	case HMM_DMIRROR_MIGRATE_TO_SYS:
 	case HMM_DMIRROR_SNAPSHOT:
+	case HMM_DMIRROR_EXCLUSIVE:
+	case HMM_DMIRROR_CHECK_EXCLUSIVE:
 	case HMM_DMIRROR_RELEASE:
+	case HMM_DMIRROR_FLAGS:
+	case HMM_DMIRROR_READ_UNLOCKED:
 		call = cmd_ioctl;
 		break;
 	case HMM_DMIRROR_INFO:
@@ -300,10 +321,32 @@ static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 	return call(dmirror, nr, (void __user *)arg);
 }
 
+/*
+ * Pages of the driver's own, mapped by hand, as programs written for the test driver expect
+ * to find behind the descriptor: a mapping whose pages cannot move.
+ */
+static int dmirror_mmap(struct file *filp, struct vm_area_struct *vma)
+{
+	unsigned long addr;
+	struct page *page;
+	int ret = 0;
+
+	for (addr = vma->vm_start; addr < vma->vm_end && !ret; addr += PAGE_SIZE) {
+		page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+		if (!page)
+			return -ENOMEM;
+		ret = vm_insert_page(vma, addr, page);
+		/* The mapping holds a reference of its own. */
+		put_page(page);
+	}
+	return ret;
+}
+
 const struct file_operations dmirror_fops = {
 	.owner = THIS_MODULE,
 	.open = dmirror_open,
 	.release = dmirror_release,
+	.mmap = dmirror_mmap,
 	.unlocked_ioctl = dmirror_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

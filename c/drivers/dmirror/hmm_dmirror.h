@@ -45,9 +45,20 @@ struct hmm_dmirror_cmd {
 #define HMM_DMIRROR_MIGRATE_TO_SYS	_IOWR('H', 0x03, struct hmm_dmirror_cmd)
 /* One byte per page into @ptr: where the page is and what the device may do. */
 #define HMM_DMIRROR_SNAPSHOT		_IOWR('H', 0x04, struct hmm_dmirror_cmd)
-/* 0x05, 0x06: device-exclusive access; not offered yet, fail with ENOTTY. */
+/* Take pages from the CPU for the device alone, then let the device read them into @ptr. */
+#define HMM_DMIRROR_EXCLUSIVE		_IOWR('H', 0x05, struct hmm_dmirror_cmd)
+/* EPERM if the device still has a page of the range for itself alone. */
+#define HMM_DMIRROR_CHECK_EXCLUSIVE	_IOWR('H', 0x06, struct hmm_dmirror_cmd)
 /* Bring every page of the device's memory home, whoever owns it. */
 #define HMM_DMIRROR_RELEASE		_IOWR('H', 0x07, struct hmm_dmirror_cmd)
+
+/* @npages is HMM_DMIRROR_FLAG_*: how the next move through this descriptor shall go. */
+#define HMM_DMIRROR_FLAGS		_IOWR('H', 0x08, struct hmm_dmirror_cmd)
+/* As READ; the test driver takes another way to fault pages in, here it is the same. */
+#define HMM_DMIRROR_READ_UNLOCKED	_IOWR('H', 0x09, struct hmm_dmirror_cmd)
+
+/* No 2 MiB frame is to be had: huge pages move page by page, once. */
+#define HMM_DMIRROR_FLAG_FAIL_ALLOC	(1ULL << 0)
 
 /* Bytes stored by HMM_DMIRROR_SNAPSHOT: one place, ORed with the access. */
 enum {

@@ -13,8 +13,10 @@
 
 #include "dmirror.h"
 
-/* An entry is a struct page, with this bit set if the device may write to it. */
+/* An entry is a struct page, with bits that say what the device may do. */
 #define ENTRY_WRITE	1UL
+#define ENTRY_EXCLUSIVE	2UL	/* nobody else may touch it */
+#define ENTRY_FLAGS	(ENTRY_WRITE | ENTRY_EXCLUSIVE)
 
 /* Pages worked on at a time: bounds the bounce buffer and how long the lock is held. */
 #define CHUNK_PAGES	64UL
@@ -82,6 +84,16 @@ static int dmirror_map(struct hmm_view *view, unsigned long addr, const unsigned
 	return 0;
 }
 
+static int dmirror_map_exclusive(struct hmm_view *view, unsigned long addr, struct page *page)
+{
+	unsigned long *entry = find_entry(hmm_view_data(view), addr);
+
+	if (!entry)
+		return -ENOMEM;
+	*entry = (unsigned long)page | ENTRY_WRITE | ENTRY_EXCLUSIVE;
+	return 0;
+}
+
 static void dmirror_invalidate(struct hmm_view *view, unsigned long start, unsigned long end)
 {
 	struct dmirror *dmirror = hmm_view_data(view);
@@ -99,6 +111,7 @@ static void dmirror_invalidate(struct hmm_view *view, unsigned long start, unsig
 const struct hmm_view_ops dmirror_view_ops = {
 	.map = dmirror_map,
 	.invalidate = dmirror_invalidate,
+	.map_exclusive = dmirror_map_exclusive,
 };
 
 /* Something the device does to one page; @data is its bytes. Runs under the view lock. */
@@ -124,7 +137,7 @@ static unsigned long work_on_entries(struct dmirror *dmirror, struct dmirror_wor
 		entry = find_entry(dmirror, addr);
 		if (!entry || !*entry || (work->write && !(*entry & ENTRY_WRITE)))
 			break;
-		page = (struct page *)(*entry & ~ENTRY_WRITE);
+		page = (struct page *)(*entry & ~ENTRY_FLAGS);
 		/*
 		 * While the lock is held the page stays mapped, so it has not been truncated,
 		 * and may be marked without its lock.
@@ -290,6 +303,46 @@ int dmirror_compute(struct dmirror *dmirror, struct hmm_dmirror_compute *compute
 		cond_resched();
 	}
 	compute->faults = work.faults;
+	return ret;
+}
+
+/**
+ * dmirror_exclusive() - the device takes a range for itself alone, and reads it
+ * @dmirror: the file
+ * @cmd: checked; cpages is set, also on error
+ *
+ * Return: 0; as hmm_view_exclusive() and dmirror_read().
+ */
+int dmirror_exclusive(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
+{
+	unsigned long end = cmd->addr + cmd->npages * PAGE_SIZE;
+	int ret;
+
+	ret = reserve_blocks(dmirror, cmd->addr, end);
+	if (!ret)
+		ret = hmm_view_exclusive(dmirror->view, cmd->addr, end);
+	return ret ?: dmirror_read(dmirror, cmd);
+}
+
+/**
+ * dmirror_check_exclusive() - does the device have a page of a range for itself alone
+ * @dmirror: the file
+ * @cmd: checked
+ *
+ * Return: 0 no; -EPERM yes.
+ */
+int dmirror_check_exclusive(struct dmirror *dmirror, const struct hmm_dmirror_cmd *cmd)
+{
+	unsigned long addr, end = cmd->addr + cmd->npages * PAGE_SIZE, *entry;
+	int ret = 0;
+
+	hmm_view_lock(dmirror->view);
+	for (addr = cmd->addr; addr < end && !ret; addr += PAGE_SIZE) {
+		entry = find_entry(dmirror, addr);
+		if (entry && (*entry & ENTRY_EXCLUSIVE))
+			ret = -EPERM;
+	}
+	hmm_view_unlock(dmirror->view);
 	return ret;
 }
 
