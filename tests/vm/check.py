@@ -14,6 +14,7 @@ import build
 import kernel
 import klog
 import ktap
+import rules
 import suite
 from initramfs import Tree
 from kernel import Kernel, Line, Machine
@@ -30,6 +31,7 @@ def everything(only: list[str]) -> int:
     try:
         boot.must_exist()
         harness(results)
+        house(results)
         generated(results)
         core(results)
         host(results)
@@ -58,6 +60,13 @@ def _flat(tests: unittest.TestSuite) -> list[unittest.TestCase]:
     for entry in tests:
         found += _flat(entry) if isinstance(entry, unittest.TestSuite) else [entry]
     return found
+
+
+def house(results: Results) -> None:
+    """The rules of the house."""
+    for name, rule in rules.RULES.items():
+        broken = list(rule())
+        results.add("rules", name, not broken, broken)
 
 
 def generated(results: Results) -> None:
@@ -150,8 +159,12 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
             boot.Job("load-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
     with Step(f"machine {group}") as step:
-        def tell(job: boot.Job | None, _line: str) -> None:
-            step.note = job.name if job else ""
+        done = 0
+
+        def tell(job: boot.Job | None, text: str) -> None:
+            nonlocal done
+            done += text.lstrip().startswith(("ok ", "not ok "))
+            step.note = f"{job.name}, {done} tests" if job else ""
         report = boot.boot(found, machine, tree, [*own, *programs, *last], on_line=tell)
         step.note = f"up after {report.boot_seconds:.0f} s" + (f"; {report.trouble}" if report.trouble else "")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 _RESULT = re.compile(r"(?P<indent>\s*)(?P<verdict>ok|not ok)\b\s*(?P<number>\d+)?\s*(?:-\s*)?(?P<rest>.*)")
 _PLAN = re.compile(r"(?P<indent>\s*)1\.\.(?P<count>\d+)\s*(?:#\s*SKIP\b\s*(?P<reason>.*))?$", re.IGNORECASE)
 _VERSION = re.compile(r"\s*(KTAP|TAP) version \d+")
-_DIRECTIVE = re.compile(r"\s+#\s*(SKIP|TODO|XFAIL)\b\s*(.*)$", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"\s+#\s*(SKIP|XFAIL)\b\s*(.*)$", re.IGNORECASE)
 
 
 @dataclass
@@ -67,7 +67,7 @@ def parse(lines: Iterable[str]) -> list[Result]:
             directive = _DIRECTIVE.search(" " + rest)
             name = rest[:directive.start() - 1 if directive else None].strip() or f"test {level.seen}"
             kind = directive[1].upper() if directive else ""
-            own = Result(name, match["verdict"] == "ok" or kind in ("TODO", "XFAIL"), kind == "SKIP",
+            own = Result(name, match["verdict"] == "ok" or kind == "XFAIL", kind == "SKIP",
                          directive[2] if directive else "", notes)
             notes = []
             if children:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Rules of the house that a machine can check: each is one test over the files that git knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cache
+
+# Files whose form has no place for a licence line.
+_NO_LICENCE_LINE = {"COPYING", "README.md", "Cargo.lock", ".gitignore"}
+_VERSION_IF = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b.*\b(?:LINUX_VERSION_CODE|KERNEL_VERSION|RHEL_|CONFIG_\w+|HMM_HAVE_\w+)")
+# Split, so that this file does not break its own rules.
+_OPEN_ENDS = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b")
+_ADDRESS = re.compile(r"\b(?:https?|ftp)://[\w.-]+\.[a-z]{2,}", re.IGNORECASE)
+_PLACE = re.compile(r"(?<![\w.])/(?:" + "work|home|root" + r")/\w")
+
+
+def files() -> list[Path]:
+    """Every file that is part of the project: those of git, or all when this is an unpacked archive."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=cache.TREE, capture_output=True, text=True, check=False)
+    names = [Path(name) for name in listing.stdout.split("\0") if name]
+    if listing.returncode or not names:
+        names = [path.relative_to(cache.TREE) for path in cache.TREE.rglob("*")
+                 if path.is_file() and path.relative_to(cache.TREE).parts[0] not in ("target", ".git")]
+    return sorted(name for name in names if (cache.TREE / name).is_file())
+
+
+def _lines(wanted: Callable[[Path], bool], pattern: re.Pattern[str]) -> Iterator[str]:
+    for name in files():
+        if wanted(name):
+            for number, line in enumerate((cache.TREE / name).read_text(errors="replace").splitlines(), 1):
+                if pattern.search(line):
+                    yield f"{name}:{number}: {line.strip()}"
+
+
+def _without_licence() -> Iterator[str]:
+    for name in files():
+        head = (cache.TREE / name).read_text(errors="replace")[:400]
+        if name.name not in _NO_LICENCE_LINE and "SPDX-License-Identifier: GPL-2.0" not in head:
+            yield str(name)
+
+
+def _is_code(name: Path) -> bool:
+    return name.name not in ("Cargo.lock", "COPYING")
+
+
+def _is_kernel_code(name: Path) -> bool:
+    return name.suffix in (".c", ".h") and name.parts[0] == "c" and name.parts[1] != "compat"
+
+
+RULES: dict[str, Callable[[], Iterator[str]]] = {
+    "every file names its licence": _without_licence,
+    "no version or feature #if outside c/compat": lambda: _lines(_is_kernel_code, _VERSION_IF),
+    "nothing is left open": lambda: _lines(_is_code, _OPEN_ENDS),
+    "no host is written down": lambda: _lines(_is_code, _ADDRESS),
+    "no path of one machine is written down": lambda: _lines(_is_code, _PLACE),
+}
