@@ -153,7 +153,7 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     chosen = [program for program in chosen if program.fits(machine.name)]
     tree = Tree(boot.place_for(found, machine.name) / "tree")
     tree.add_modules(modules, machine)
-    suite.equip(tree, chosen)
+    suite.equip(tree, suite.needs(chosen))
     own = [boot.Job("load", "/modules/load", 60)]
     last = [boot.Job("unload", "/modules/unload", 120),
             boot.Job("load-again", "/modules/load && /modules/unload", 120)]

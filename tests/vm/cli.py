@@ -16,6 +16,7 @@ import check
 import demo
 import kernel
 import klog
+import suite
 from initramfs import Tree
 from progress import Failure
 
@@ -30,8 +31,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"  ! {line}")
     tree = Tree(boot.place_for(found, "run") / "tree")
     tree.add_modules(modules.modules, machine)
-    for file in arguments.file:
-        tree.add_program(file)
+    usual = suite.needs(suite.programs("test") + suite.programs("demo")) if suite.LIST.exists() else []
+    suite.equip(tree, [name for name in usual if "/" not in name or (cache.TREE / name).exists()])
+    suite.equip(tree, [str(file) for file in arguments.file])
     load = "true" if arguments.no_load or arguments.source else "/modules/load"
     script = arguments.command or "dmesg | tail -n 30"
     if Path(script).is_file():

@@ -87,7 +87,7 @@ def _perform(name: str, machine_name: str) -> Act:
     chosen = [program for program in suite.programs("demo") if program.fits(machine.name)]
     tree = Tree(boot.place_for(found, "demo") / "tree")
     tree.add_modules(modules.modules, machine)
-    suite.equip(tree, chosen)
+    suite.equip(tree, suite.needs(chosen))
     jobs = [boot.Job("load", "/modules/load", 60), *(program.job() for program in chosen),
             boot.Job("unload", "/modules/unload", 120)]
     act = Act(found, machine)

@@ -100,4 +100,4 @@ class Step:
             done = subprocess.run(words, cwd=cwd or cache.TREE, env={**os.environ, **(env or {})},
                                   stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
-            raise Failure(f"{self.title} ({words[0]} exited with {done.returncode})", self.log, hint)
+            raise Failure(f"{self.title} (exit {done.returncode})", self.log, hint)

@@ -61,15 +61,20 @@ def programs(kind: str) -> list[Program]:
     return result
 
 
-def equip(tree: Tree, chosen: list[Program]) -> None:
-    """Copy what the programs need into a machine."""
-    for name in dict.fromkeys(name for program in chosen for name in program.files):
+def needs(chosen: list[Program]) -> list[str]:
+    """The files that some programs need, each once."""
+    return list(dict.fromkeys(name for program in chosen for name in program.files))
+
+
+def equip(tree: Tree, names: list[str]) -> None:
+    """Copy files into a machine: programs with their libraries to /usr/bin, libraries to /usr/lib, data where it was."""
+    for name in names:
         if "/" not in name:
             tree.add_host_program(name)
             continue
         source = cache.TREE / name  # an absolute name stays what it is
         if not source.is_file():
-            raise Failure(f"tests/user/suite.toml names {name}, which does not exist", hint="make user")
+            raise Failure(f"{name} is wanted in the machine and does not exist", hint="make user")
         with open(source, "rb") as handle:
             elf = handle.read(4) == _ELF
         if ".so" in source.suffixes:
@@ -78,8 +83,3 @@ def equip(tree: Tree, chosen: list[Program]) -> None:
             tree.add_program(source)
         else:
             tree.add(source, name if name.startswith("/") else f"/data/{source.name}")
-
-
-def user_programs() -> list[Path]:
-    """The C programs of tests/user."""
-    return sorted((cache.TREE / "tests" / "user").glob("*.c"))
