@@ -119,16 +119,12 @@ void hmm_evict_for_teardown(struct hmm_region *region)
 	u64 left;
 
 	for (;;) {
-		if (region->core) {
-			give_up = pass.unreadable && time_after(jiffies, patience);
-			pass = evict_pass(region, give_up);
-			if (give_up)
-				dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
-					pass.unreadable);
-			left = frames_in_use(region);
-		} else {
-			left = atomic_long_read(&region->handed_out);
-		}
+		give_up = pass.unreadable && time_after(jiffies, patience);
+		pass = evict_pass(region, give_up);
+		if (give_up)
+			dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
+				pass.unreadable);
+		left = frames_in_use(region);
 		if (!left)
 			return;
 		if (pass.moved)

@@ -3,6 +3,7 @@
  * struct hmm_device: a device for drivers that have none. It is initialised but never added,
  * so that nothing of it is visible; what was hung on it goes with its last reference.
  */
+#include <linux/fs.h>
 #include <linux/idr.h>
 #include <linux/slab.h>
 

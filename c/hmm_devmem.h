@@ -5,8 +5,8 @@
  * A driver adds its device's memory; any anonymous page of a process can then
  * live there and comes home when the CPU touches it. Two levels:
  *
- *   hmm_devmem_add(), hmm_devmem_add_resource()	the API of Linux 4.19: the driver
- *	gets struct pages and a fault callback and does everything else by itself.
+ *   hmm_devmem_add(), hmm_devmem_add_resource()	the API of Linux 4.19, in hmm_plain.h: the
+ *	driver gets struct pages and a fault callback and does everything else by itself.
  *   devm_hmm_region_add()	the managed level: the driver says how to copy, this
  *	module does allocation, migration both ways, CPU faults, page free, teardown.
  *
@@ -18,17 +18,15 @@
 #ifndef HMM_DEVMEM_H
 #define HMM_DEVMEM_H
 
-#include <linux/completion.h>
 #include <linux/device.h>
 #include <linux/hmm.h>
-#include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
-#include <linux/percpu-refcount.h>
 
 #include "core.h"
+#include "hmm_plain.h"
 
 /* ------------------------------------------------------------------------
  * What this kernel can do
@@ -50,92 +48,6 @@
  * Return: HMM_CAP_* bits; they do not change while the kernel runs.
  */
 unsigned int hmm_devmem_caps(void);
-
-/* ------------------------------------------------------------------------
- * The API of Linux 4.19
- */
-
-struct hmm_devmem;
-
-/**
- * struct hmm_devmem_ops - callbacks of a driver that manages its own pages
- * @free: the last reference to @page is gone and the page belongs to the driver
- *	again. Called in any context in which put_page() may run, interrupts and
- *	page-table locks included: it may not sleep.
- * @fault: the CPU touched @page, which is device private. The callback migrates
- *	it (and, if it likes, its neighbours) to RAM with migrate_vma_setup() and
- *	friends, passing @page as migrate_vma.fault_page. Called with the mmap lock
- *	held for read; may sleep. 0 lets the CPU try again, so returning 0 without
- *	having moved the page is a loop; VM_FAULT_SIGBUS or VM_FAULT_OOM otherwise.
- *	Never called for coherent memory.
- */
-struct hmm_devmem_ops {
-	void (*free)(struct hmm_devmem *devmem, struct page *page);
-	vm_fault_t (*fault)(struct hmm_devmem *devmem, struct vm_area_struct *vma,
-			    unsigned long addr, const struct page *page,
-			    unsigned int flags, pmd_t *pmdp);
-};
-
-/**
- * struct hmm_devmem - one range of device memory with its struct pages
- * @completion: done once @ref has drained at teardown
- * @pfn_first: first page frame number
- * @pfn_last: one past the last page frame number
- * @resource: the physical range
- * @device: the device that was passed in; everything is undone with it
- * @ops: the driver's callbacks, NULL on the managed level
- * @ref: held while a migration into this memory is under way; dying once
- *	teardown has begun
- * @pagemap: handed to devm_memremap_pages()
- */
-struct hmm_devmem {
-	struct completion completion;
-	unsigned long pfn_first;
-	unsigned long pfn_last;
-	struct resource *resource;
-	struct device *device;
-	const struct hmm_devmem_ops *ops;
-	struct percpu_ref ref;
-	struct dev_pagemap pagemap;
-};
-
-struct hmm_devmem *hmm_devmem_add(const struct hmm_devmem_ops *ops,
-				  struct device *device, unsigned long size);
-struct hmm_devmem *hmm_devmem_add_resource(const struct hmm_devmem_ops *ops,
-					   struct device *device,
-					   struct resource *res);
-struct page *hmm_devmem_page_get(struct hmm_devmem *devmem, unsigned long pfn);
-void *hmm_devmem_pgmap_owner(const struct hmm_devmem *devmem);
-
-/* Mark of a resource that hmm_devmem_add_resource() accepts; 4.19 had it in ioport.h. */
-#ifndef IORES_DESC_DEVICE_PUBLIC_MEMORY
-#define IORES_DESC_DEVICE_PUBLIC_MEMORY 0x68646d70
-#endif
-
-/**
- * hmm_devmem_page_set_drvdata() - keep one word of the driver's with a page
- * @page: a page of device memory
- * @data: the word; 0 right after the memory was added
- *
- * Context: any; the word is the driver's alone, allowed on an idle page, and kept
- * when the page is freed and handed out again.
- */
-static inline void hmm_devmem_page_set_drvdata(struct page *page, unsigned long data)
-{
-	page->zone_device_data = (void *)data;
-}
-
-/**
- * hmm_devmem_page_get_drvdata() - the word kept with a page
- * @page: a page of device memory
- *
- * Context: any.
- * Return: what hmm_devmem_page_set_drvdata() stored last, 0 before that.
- */
-static inline unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
-{
-	return (unsigned long)page->zone_device_data;
-}
 
 /* ------------------------------------------------------------------------
  * The managed level

@@ -17,6 +17,8 @@
 #include <linux/mm.h>
 #include <linux/percpu-refcount.h>
 
+#include "migrate_vma.h"
+
 struct hmm_devmem;
 
 /* What hmm_devmem_ops.fault returns; it was int before 5.1. */
@@ -156,11 +158,6 @@ void hmm_device_put(struct hmm_device *hmm_device);
  * Migration in one call, see linux/migrate.h
  */
 
-struct migrate_vma_ops;
-
-int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
-		unsigned long start, unsigned long end, unsigned long *src,
-		unsigned long *dst, void *private);
 struct page *hmm_vma_alloc_locked_page(struct vm_area_struct *vma, unsigned long addr);
 
 #endif /* HMM_PLAIN_H */

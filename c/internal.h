@@ -6,9 +6,13 @@
 #define HMM_INTERNAL_H
 
 #include <linux/kref.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "hmm_devmem.h"
+
+/* Larger than any device's memory, small enough for sums of it not to overflow. */
+#define HMM_MAX_SIZE	(1ULL << 46)
 
 /* Entries handled at once: one page table's worth, and what a 2 MiB folio takes. */
 #define HMM_BATCH	HMM_BLOCK_PAGES
@@ -52,7 +56,13 @@ struct hmm_region {
 	struct kref kref;
 	struct hmm_counters counters;
 	struct xarray accounts;			/* mm -> struct hmm_account */
-	atomic_long_t handed_out;		/* pages in use, where the driver has them */
+
+	/* Where the driver manages its pages: plain.c */
+	unsigned long *taken;			/* pages that own a pagemap reference */
+	struct resource *hole;			/* to be released; NULL for coherent memory */
+	const char *name;			/* of the hole */
+	bool abandoned;				/* the driver is gone, pages are left */
+	struct delayed_work reaper;		/* waits for them */
 };
 
 static inline struct hmm_region *hmm_region_of_devmem(struct hmm_devmem *devmem)
@@ -95,7 +105,11 @@ static inline unsigned int hmm_entry_order(unsigned long entry)
 struct hmm_batch *hmm_batch_get(void);
 void hmm_batch_put(struct hmm_batch *batch);
 
+extern struct workqueue_struct *hmm_workqueue;
+
 /* devmem.c */
+int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
+		       enum memory_type type, void *owner);
 int hmm_devmem_map(struct hmm_region *region, struct resource *res,
 		   enum memory_type type, void *owner);
 struct resource *hmm_devmem_find_hole(struct device *device, u64 size);
@@ -134,5 +148,39 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 
 /* evict.c */
 void hmm_evict_for_teardown(struct hmm_region *region);
+
+/* plain.c */
+int hmm_plain_enter(void);
+void hmm_plain_leave(int idx);
+struct hmm_region *hmm_plain_of_page(const struct page *page);
+bool hmm_plain_accept(struct page *page);
+void hmm_plain_free(struct hmm_region *region, struct page *page);
+vm_fault_t hmm_plain_fault(struct hmm_region *region, struct vm_fault *vmf);
+
+/* migrate_vma.c */
+
+/*
+ * What the running task is in the middle of, for migrate_vma(): a CPU fault on @page, or
+ * (with @vma) a page that was isolated at removal, to be brought home.
+ */
+struct hmm_note {
+	struct hlist_node node;
+	struct task_struct *task;
+	struct page *page;
+	struct vm_area_struct *vma;	/* stands for the page's real one; NULL: a fault */
+	unsigned long addr;
+	unsigned long src;		/* the isolated page's entry */
+	bool isolated;			/* not given back to the kernel yet */
+};
+
+void hmm_note_init(void);
+void hmm_note_push(struct hmm_note *note);
+void hmm_note_pop(struct hmm_note *note);
+void hmm_note_migrate(struct hmm_note *note, unsigned long *dst);
+void hmm_note_finish(struct hmm_note *note, unsigned long *dst);
+
+/* hmm_device.c */
+int hmm_device_init(void);
+void hmm_device_exit(void);
 
 #endif /* HMM_INTERNAL_H */

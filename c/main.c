@@ -25,6 +25,9 @@ static_assert(HMM_BLOCK_PAGES == PMD_SIZE / PAGE_SIZE);
 static struct kmem_cache *hmm_batch_cache;
 static mempool_t *hmm_batch_pool;
 
+/* For what has to wait: the last pages of a region, the end of a mirror. */
+struct workqueue_struct *hmm_workqueue;
+
 /* May sleep, never fails. */
 struct hmm_batch *hmm_batch_get(void)
 {
@@ -62,24 +65,40 @@ MODULE_PARM_DESC(caps, "what this kernel supports (read only): mirror, private, 
 
 static int __init hmm_devmem_init(void)
 {
+	int ret = -ENOMEM;
+
 	hmm_batch_cache = KMEM_CACHE(hmm_batch, 0);
 	if (!hmm_batch_cache)
-		return -ENOMEM;
+		return ret;
 	hmm_batch_pool = mempool_create_slab_pool(HMM_BATCHES_RESERVED, hmm_batch_cache);
-	if (!hmm_batch_pool) {
-		kmem_cache_destroy(hmm_batch_cache);
-		return -ENOMEM;
-	}
-	pr_info("this kernel offers mirrors%s%s%s%s\n",
+	if (!hmm_batch_pool)
+		goto err_cache;
+	hmm_workqueue = alloc_workqueue("hmm_devmem", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!hmm_workqueue)
+		goto err_pool;
+	hmm_note_init();
+	ret = hmm_device_init();
+	if (ret)
+		goto err_workqueue;
+	pr_info("this kernel offers mirrors%s%s%s\n",
 		hmm_devmem_caps() & HMM_CAP_PRIVATE ? ", private memory" : "",
 		hmm_devmem_caps() & HMM_CAP_COHERENT ? ", coherent memory" : "",
-		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "",
-		hmm_devmem_caps() & HMM_CAP_EXCLUSIVE ? ", exclusive access" : "");
+		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "");
 	return 0;
+
+err_workqueue:
+	destroy_workqueue(hmm_workqueue);
+err_pool:
+	mempool_destroy(hmm_batch_pool);
+err_cache:
+	kmem_cache_destroy(hmm_batch_cache);
+	return ret;
 }
 
 static void __exit hmm_devmem_exit(void)
 {
+	hmm_device_exit();
+	destroy_workqueue(hmm_workqueue);
 	/* Accounts are freed by RCU. */
 	rcu_barrier();
 	mempool_destroy(hmm_batch_pool);

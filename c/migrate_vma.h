@@ -40,4 +40,8 @@ struct migrate_vma_ops {
 				 unsigned long end, void *private);
 };
 
+int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
+		unsigned long start, unsigned long end, unsigned long *src,
+		unsigned long *dst, void *private);
+
 #endif /* HMM_MIGRATE_VMA_H */

@@ -17,10 +17,15 @@
 
 #include <linux/device.h>
 #include <linux/gfp.h>
+#include <linux/hmm.h>
+#include <linux/jiffies.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/mmu_notifier.h>
 #include <linux/rmap.h>
+#include <linux/sched/signal.h>
 
 /*
  * What the kernel offers, as constants: code behind a 0 is compiled and thrown away.
@@ -77,6 +82,32 @@ static inline struct dev_pagemap *page_pgmap(const struct page *page)
 #define zone_device_page_init(page, pgmap, order) zone_device_page_init(page)
 #endif
 
+/*
+ * hmm_range_fault() that takes the mmap lock by itself, and lets go of it while a fault is
+ * handled in user space (userfaultfd). Since 7.3; before that faults are only handled with
+ * the lock held, so those fail with -EFAULT.
+ */
+#if !HMM_HAVE_SYMBOL_HMM_RANGE_FAULT_UNLOCKED_TIMEOUT
+static inline int hmm_range_fault_unlocked_timeout(struct hmm_range *range,
+						   unsigned long timeout)
+{
+	struct mm_struct *mm = range->notifier->mm;
+	unsigned long deadline = jiffies + timeout;
+	int ret;
+
+	do {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		range->notifier_seq = mmu_interval_read_begin(range->notifier);
+		if (mmap_read_lock_killable(mm))
+			return -EINTR;
+		ret = hmm_range_fault(range);
+		mmap_read_unlock(mm);
+	} while (ret == -EBUSY && time_before(jiffies, deadline));
+	return ret;
+}
+#endif
+
 /* One page for the device alone: since 6.14 a call per page, before that not exported. */
 #define HMM_KERNEL_EXCLUSIVE	HMM_HAVE_SYMBOL_MAKE_DEVICE_EXCLUSIVE
 #if HMM_KERNEL_EXCLUSIVE
@@ -104,6 +135,16 @@ static inline struct page *hmm_alloc_huge(struct vm_area_struct *vma, unsigned l
 	return folio ? &folio->page : NULL;
 #else
 	return NULL;
+#endif
+}
+
+/* Before 6.3 vm_flags were set without a helper. */
+static inline void hmm_vma_flags_init(struct vm_area_struct *vma, unsigned long flags)
+{
+#if HMM_HAVE_VM_FLAGS_INIT
+	vm_flags_init(vma, flags);
+#else
+	vma->vm_flags = flags;
 #endif
 }
 

@@ -20,8 +20,4 @@
 #define MIGRATE_PFN_ERROR	HMM_PFN_CLIENT_ERROR
 #endif
 
-int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
-		unsigned long start, unsigned long end, unsigned long *src,
-		unsigned long *dst, void *private);
-
 #endif /* HMM_LINUX_MIGRATE_H */
