@@ -19,8 +19,9 @@
 
 /* Pages per call of hmm_range_fault(): what fits in a page. */
 #define VIEW_BATCH	(PAGE_SIZE / sizeof(unsigned long))
-/* Give up when the address space does not hold still for so long. */
+/* Give up when the address space does not hold still for so long, or so many times. */
 #define VIEW_TIMEOUT	msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT)
+#define VIEW_TRIES	1000
 
 struct hmm_view {
 	struct mmu_interval_notifier notifier;
@@ -180,24 +181,30 @@ void hmm_view_unlock(struct hmm_view *view)
 EXPORT_SYMBOL_GPL(hmm_view_unlock);
 
 /*
- * The device wants to write, but the entry of @addr does not allow it, although nothing was
- * wrong: hmm_range_fault() takes a device page as it is, even if it is shared after a fork.
- * Let the CPU's fault handler break the sharing; it brings the page home to do so.
+ * Let the CPU's fault handler make @addr writable, as if the process wrote to it: it breaks
+ * sharing, brings a device page home, and ends another device's exclusive access.
  */
 static int make_writable(struct mm_struct *mm, unsigned long addr)
 {
-	struct vm_area_struct *vma = find_vma(mm, addr);
+	struct vm_area_struct *vma;
 	bool unlocked = false;
+	int ret;
 
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	vma = find_vma(mm, addr);
 	if (!vma || addr < vma->vm_start)
-		return -EFAULT;
-	if (!(vma->vm_flags & VM_WRITE))
-		return -EPERM;
-	return fixup_user_fault(mm, addr, FAULT_FLAG_WRITE, &unlocked);
+		ret = -EFAULT;
+	else if (!(vma->vm_flags & VM_WRITE))
+		ret = -EPERM;
+	else
+		ret = fixup_user_fault(mm, addr, FAULT_FLAG_WRITE, &unlocked);
+	mmap_read_unlock(mm);
+	return ret;
 }
 
 /*
- * Straighten what hmm_range_fault() has collected. Returns -EBUSY if something had to be
+ * Straighten what hmm_range_fault() has collected. Returns -EAGAIN if something had to be
  * faulted in, so that it has to be collected again.
  */
 static int check_collected(struct hmm_range *range)
@@ -217,6 +224,7 @@ static int check_collected(struct hmm_range *range)
 		if (hmm_pfn_to_map_order(*pfn) == PMD_SHIFT - PAGE_SHIFT)
 			*pfn = (*pfn & ~(HMM_BLOCK_PAGES - 1UL)) |
 			       (PHYS_PFN(addr) & (HMM_BLOCK_PAGES - 1UL));
+		/* A device page is taken as it is, even if it is shared since a fork. */
 		if (write && !(*pfn & HMM_PFN_WRITE)) {
 			ret = make_writable(range->notifier->mm, addr);
 			if (ret)
@@ -224,7 +232,7 @@ static int check_collected(struct hmm_range *range)
 			again = true;
 		}
 	}
-	return again ? -EBUSY : 0;
+	return again ? -EAGAIN : 0;
 }
 
 /*
@@ -233,26 +241,17 @@ static int check_collected(struct hmm_range *range)
  */
 static int collect_locked(struct hmm_view *view, struct hmm_range *range)
 {
-	unsigned long timeout = jiffies + VIEW_TIMEOUT;
-	struct mm_struct *mm = view->notifier.mm;
+	unsigned int tries;
 	int ret;
 
-	for (;;) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		if (time_after(jiffies, timeout))
-			return -EBUSY;
+	for (tries = 0; tries < VIEW_TRIES; tries++) {
 		/* Input and output share the array; nothing of an earlier try may stay. */
 		memset(range->hmm_pfns, 0,
 		       PHYS_PFN(range->end - range->start) * sizeof(*range->hmm_pfns));
-		range->notifier_seq = mmu_interval_read_begin(range->notifier);
-		if (mmap_read_lock_killable(mm))
-			return -EINTR;
-		ret = hmm_range_fault(range);
+		ret = hmm_range_fault_unlocked_timeout(range, VIEW_TIMEOUT);
 		if (!ret)
 			ret = check_collected(range);
-		mmap_read_unlock(mm);
-		if (ret == -EBUSY)
+		if (ret == -EAGAIN)
 			continue;
 		if (ret)
 			return ret;
@@ -260,7 +259,10 @@ static int collect_locked(struct hmm_view *view, struct hmm_range *range)
 		if (!mmu_interval_read_retry(range->notifier, range->notifier_seq))
 			return 0;
 		mutex_unlock(&view->lock);
+		if (fatal_signal_pending(current))
+			return -EINTR;
 	}
+	return -EBUSY;
 }
 
 static bool range_is_valid(const struct hmm_view *view, unsigned long start,
@@ -332,7 +334,7 @@ static int view_map(struct hmm_view *view, unsigned long addr, const unsigned lo
  * Context: process context, mmap lock not held; sleeps.
  * Return: 0; -EINVAL unaligned, empty or impossible range, or unknown flags; -EFAULT no
  * mapping; -EPERM the mapping forbids it; -ESRCH the address space is gone; -EBUSY it did
- * not hold still for a second; -EINTR deadly signal; -ENOMEM; other errors of
+ * not hold still; -EINTR deadly signal; -ENOMEM; other errors of
  * hmm_range_fault(); or what map() returned.
  */
 int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
@@ -381,13 +383,14 @@ static int map_exclusive(struct hmm_view *view, unsigned long addr, unsigned lon
  * Context: process context, mmap lock not held; sleeps.
  * Return: 0; -EOPNOTSUPP this kernel, the driver, or a page that is not anonymous cannot;
  * -EINVAL unaligned, empty or impossible range; -EFAULT no mapping, or not writable; -ESRCH
- * the address space is gone; -EBUSY it did not hold still for a second; -EINTR deadly
+ * the address space is gone; -EBUSY it did not hold still; -EINTR deadly
  * signal; -ENOMEM; or what map_exclusive() returned.
  */
 int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long end)
 {
-	unsigned long addr, seq, timeout = jiffies + VIEW_TIMEOUT;
 	struct mm_struct *mm = view->notifier.mm;
+	unsigned long addr, seq;
+	unsigned int tries = 0;
 	int ret = 0;
 
 	if (!HMM_KERNEL_EXCLUSIVE || !view->ops->map_exclusive)
@@ -401,6 +404,14 @@ int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long
 			ret = -EINTR;
 			break;
 		}
+		/*
+		 * What is needed before the page can be taken (a fault, the split of a huge
+		 * page, the end of an earlier exclusive access) invalidates, too. So when the
+		 * sequence has moved, all that is done before it is read again.
+		 */
+		ret = tries ? make_writable(mm, addr) : 0;
+		if (ret)
+			break;
 		seq = mmu_interval_read_begin(&view->notifier);
 		if (mmap_read_lock_killable(mm)) {
 			ret = -EINTR;
@@ -410,8 +421,8 @@ int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long
 		mmap_read_unlock(mm);
 		if (!ret) {
 			addr += PAGE_SIZE;
-			timeout = jiffies + VIEW_TIMEOUT;
-		} else if (ret != -EBUSY || time_after(jiffies, timeout)) {
+			tries = 0;
+		} else if (ret != -EBUSY || ++tries == VIEW_TRIES) {
 			break;
 		}
 	}

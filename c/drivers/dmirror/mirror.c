@@ -21,6 +21,9 @@
 /* Pages worked on at a time: bounds the bounce buffer and how long the lock is held. */
 #define CHUNK_PAGES	64UL
 
+/* What the device lacks is faulted in so far ahead: a fault is dear, a present page is not. */
+#define FAULT_AHEAD	(64UL << 20)
+
 /* Entries may be invalidated as fast as they are made; somebody wins after so many tries. */
 #define MAX_TRIES	1000
 
@@ -151,12 +154,16 @@ static unsigned long work_on_entries(struct dmirror *dmirror, struct dmirror_wor
 	return addr;
 }
 
-/* Do @work on [addr, end), faulting in what the device's page table lacks. */
+/*
+ * Do @work on [addr, end), faulting in what the device's page table lacks, and what it will
+ * soon need of the rest of the range, which ends at @last.
+ */
 static int do_work(struct dmirror *dmirror, struct dmirror_work *work, unsigned long addr,
-		   unsigned long end)
+		   unsigned long end, unsigned long last)
 {
+	unsigned int flags = work->write ? HMM_VIEW_WRITE : 0;
+	unsigned long done, ahead;
 	unsigned int tries = 0;
-	unsigned long done;
 	int ret;
 
 	for (;;) {
@@ -169,11 +176,14 @@ static int do_work(struct dmirror *dmirror, struct dmirror_work *work, unsigned 
 			return -EBUSY;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = reserve_blocks(dmirror, addr, end);
+		ahead = min(last, max(end, addr + FAULT_AHEAD));
+		ret = reserve_blocks(dmirror, addr, ahead);
 		if (ret)
 			return ret;
-		ret = hmm_view_fault(dmirror->view, addr, end,
-				     work->write ? HMM_VIEW_WRITE : 0);
+		ret = hmm_view_fault(dmirror->view, addr, ahead, flags);
+		/* What is wrong further on does not matter yet. */
+		if (ret && ahead > end)
+			ret = hmm_view_fault(dmirror->view, addr, end, flags);
 		if (ret)
 			return ret;
 		work->faults++;
@@ -202,6 +212,7 @@ static void write_page(struct dmirror_work *work, void *data, bool on_device)
 int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 {
 	struct dmirror_work work = { .page = read_page };
+	unsigned long last = cmd->addr + cmd->npages * PAGE_SIZE;
 	unsigned long addr = cmd->addr, n;
 	void *buffer;
 	int ret = 0;
@@ -212,7 +223,7 @@ int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 	while (cmd->cpages < cmd->npages) {
 		n = min_t(u64, CHUNK_PAGES, cmd->npages - cmd->cpages);
 		work.bounce = buffer;
-		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE);
+		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE, last);
 		if (ret)
 			break;
 		if (copy_to_user(u64_to_user_ptr(cmd->ptr + cmd->cpages * PAGE_SIZE), buffer,
@@ -238,6 +249,7 @@ int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 int dmirror_write(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 {
 	struct dmirror_work work = { .page = write_page, .write = true };
+	unsigned long last = cmd->addr + cmd->npages * PAGE_SIZE;
 	unsigned long addr = cmd->addr, n;
 	void *buffer;
 	int ret = 0;
@@ -254,7 +266,7 @@ int dmirror_write(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 			break;
 		}
 		work.bounce = buffer;
-		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE);
+		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE, last);
 		if (ret)
 			break;
 		cmd->cpages += n;
@@ -299,7 +311,7 @@ int dmirror_compute(struct dmirror *dmirror, struct hmm_dmirror_compute *compute
 
 	for (; addr < end && !ret; addr = next) {
 		next = min(end, addr + CHUNK_PAGES * PAGE_SIZE);
-		ret = do_work(dmirror, &work, addr, next);
+		ret = do_work(dmirror, &work, addr, next, end);
 		cond_resched();
 	}
 	compute->faults = work.faults;
