@@ -39,16 +39,14 @@ class Package:
 
 def mirrors() -> tuple[str, str]:
     """The addresses of the main archive and of the security archive, as this machine's apt has them."""
-    output = subprocess.run(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"],
-                            capture_output=True, text=True, check=True).stdout
+    # This only prints what an update would fetch, so it works on a machine that never updated.
+    output = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True, check=False).stdout
     plain, security = os.environ.get("MIRROR", ""), os.environ.get("MIRROR_SECURITY", "")
-    for line in output.splitlines():
-        release, _, address = line.partition(" ")
-        if re.fullmatch(r"(stable|oldstable|testing|unstable|sid|[a-z]+)-security", release):
-            security = security or address
-        elif re.fullmatch(r"(stable|oldstable|testing|unstable|sid|bookworm|trixie|forky|duke)(-updates|-backports)?",
-                          release):
-            plain = plain or address
+    listed = re.findall(r"^'(\S+)/dists/(\S+)/InRelease'", output, re.MULTILINE)
+    # Other vendors call their suites by Debian's names too, but only Debian has -updates and -backports beside them.
+    for pattern in (r"\w+-updates", r"\w+-backports", r"bullseye|bookworm|trixie|forky|sid|unstable|testing|(old)*stable"):
+        plain = plain or next((address for address, suite in listed if re.fullmatch(pattern, suite)), "")
+    security = security or next((address for address, suite in listed if re.fullmatch(r"\w+-security", suite)), "")
     if not plain:
         raise Failure("apt has no Debian mirror configured", hint="give one: make MIRROR=<address of a debian/ folder> ...")
     plain = plain.rstrip("/")
