@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-import bench
 import boot
 import build
 import cache
@@ -19,6 +18,8 @@ import klog
 import suite
 from initramfs import Tree
 from progress import Failure
+
+import bench
 
 
 def _run(arguments: argparse.Namespace) -> int:
