@@ -18,3 +18,9 @@ gen: ## rewrite the generated files (needs libclang)
 	cargo run --quiet --locked --features gen --bin gen
 gen-check: ## compare the generated files with their sources
 	cargo run --quiet --locked --features gen --bin gen -- --check
+
+.PHONY: bench
+# The vectoriser is off on both sides, as in a kernel.
+bench: export RUSTFLAGS := -Cno-vectorize-loops -Cno-vectorize-slp
+bench: ## measure the core against its peers (target/bench*.json)
+	cargo bench --locked --target-dir target/bench --bench frames --bench plan -- --noplot

@@ -28,33 +28,6 @@ sources() {
 	return 0
 }
 
-# --- which compiler ---------------------------------------------------------
-rustc=
-if [ -n "$want" ]; then
-	command -v "$want" >/dev/null || die "HMM_RUSTC=$want: no such program"
-	rustc=$want
-	lib=$(sources "$rustc")
-	[ -n "$lib" ] || die "HMM_RUSTC=$want has no library sources (rust-src)"
-else
-	for try in /usr/bin/rustc rustc; do
-		command -v "$try" >/dev/null || continue
-		lib=$(sources "$try")
-		[ -n "$lib" ] && { rustc=$try; break; }
-	done
-fi
-if [ -z "$rustc" ]; then
-	say "no Rust compiler with its library sources on this machine. One of these helps:"
-	say "  Debian 12:            apt-get install rustc-web rust-web-src"
-	say "  Debian 13 and later:  apt-get install rustc rust-src"
-	say "  rustup:               rustup component add rust-src"
-	exit 1
-fi
-for tool in ld nm objcopy objdump readelf size; do
-	command -v $tool >/dev/null || die "$tool is missing: apt-get install binutils"
-done
-version=$("$rustc" --version)
-say "$version ($(command -v "$rustc")), library sources in $lib"
-
 # --- how --------------------------------------------------------------------
 # Each flag mirrors a line of the kernel's arch/x86/Makefile. Together they are
 # the superset that every kernel from 5.10 on accepts: ENDBR is a NOP where IBT
@@ -66,9 +39,44 @@ flags="--target x86_64-unknown-none -Cpanic=abort -Copt-level=2 -Ccodegen-units=
 -Zretpoline-external-thunk -Zindirect-branch-cs-prefix -Zcf-protection=branch
 -Cjump-tables=n -Zpatchable-function-entry=16,16 -Cembed-bitcode=no
 -Coverflow-checks=n -Cdebug-assertions=n"
-# The flags above are unstable ones; this is how the kernel asks for them, too.
+# Some of these are unstable; this is how the kernel itself asks for them.
 RUSTC_BOOTSTRAP=1
 export RUSTC_BOOTSTRAP
+
+# Whether compiler $1 takes all the flags.
+knows() { "$1" $flags --print cfg >/dev/null; }
+
+# --- which compiler ---------------------------------------------------------
+rustc=
+if [ -n "$want" ]; then
+	command -v "$want" >/dev/null || die "HMM_RUSTC=$want: no such program"
+	rustc=$want
+	lib=$(sources "$rustc")
+	[ -n "$lib" ] || die "HMM_RUSTC=$want has no library sources (rust-src)"
+	knows "$rustc" || die "HMM_RUSTC=$want does not know the mitigation flags"
+else
+	for try in /usr/bin/rustc rustc; do
+		command -v "$try" >/dev/null || continue
+		lib=$(sources "$try")
+		[ -n "$lib" ] || { say "$(command -v "$try"): has no library sources, passed over"; continue; }
+		knows "$try" || { say "$("$try" --version): does not know the mitigation flags, passed over"; continue; }
+		rustc=$try
+		break
+	done
+fi
+if [ -z "$rustc" ]; then
+	say "no Rust compiler that can build kernel code on this machine: it takes one that knows"
+	say "-Zindirect-branch-cs-prefix (1.96 does), with its library sources. One of these helps:"
+	say "  Debian 12:            apt-get install rustc-web rust-web-src"
+	say "  newer Debian:         apt-get install rustc rust-src"
+	say "  rustup:               rustup component add rust-src"
+	exit 1
+fi
+for tool in ld nm objcopy objdump readelf size; do
+	command -v $tool >/dev/null || die "$tool is missing: apt-get install binutils"
+done
+version=$("$rustc" --version)
+say "$version ($(command -v "$rustc")), library sources in $lib"
 
 # --- the library ------------------------------------------------------------
 key=$({ "$rustc" -Vv; printf '%s\n' "$flags"; sed -n '/^# --- the library/,/^# --- the object/p' "$0"; } |

@@ -16,7 +16,7 @@ pub struct Span {
 
 /// The next run of frames that are not free, at or after `from`, no longer
 /// than `max` and inside one block. `None`: everything from there on is free.
-pub fn next_span(frames: Frames<'_>, from: PageIndex, max: u64) -> Option<Span> {
+pub fn next_span(frames: &Frames<'_>, from: PageIndex, max: u64) -> Option<Span> {
     let page = next_used(frames, from)?;
     let end = (page.0 / BLOCK_PAGES + 1) * BLOCK_PAGES;
     let room = min(min(end, frames.npages) - page.0, max);
@@ -35,9 +35,15 @@ pub fn next_span(frames: Frames<'_>, from: PageIndex, max: u64) -> Option<Span> 
     let npages = min(npages, room);
     if npages == 0 {
         // Given back between the two looks. It was in use when we found it.
-        return Some(Span { first: page, npages: 1 });
+        return Some(Span {
+            first: page,
+            npages: 1,
+        });
     }
-    Some(Span { first: page, npages })
+    Some(Span {
+        first: page,
+        npages,
+    })
 }
 
 fn min(a: u64, b: u64) -> u64 {
@@ -45,7 +51,7 @@ fn min(a: u64, b: u64) -> u64 {
 }
 
 /// The first frame at or after `from` that is not free.
-fn next_used(frames: Frames<'_>, from: PageIndex) -> Option<PageIndex> {
+fn next_used(frames: &Frames<'_>, from: PageIndex) -> Option<PageIndex> {
     let mut page = from;
     // Bounded: each word of the region once, 64 whole blocks in one step.
     while page.0 < frames.npages {

@@ -11,7 +11,10 @@ use core::ptr::NonNull;
 use crate::region::{self, Core, Region};
 use crate::types::{CoreStats, Cpu, Errno, MAX_ENTRIES, Plan, Segment, Window, to_usize};
 
-const _: () = assert!(size_of::<c_ulong>() == size_of::<u64>(), "entries are 64 bits");
+const _: () = assert!(
+    size_of::<c_ulong>() == size_of::<u64>(),
+    "entries are 64 bits"
+);
 
 /// Migrate entry: names a page.
 pub const HMM_ENTRY_VALID: u64 = 1;
@@ -175,12 +178,22 @@ pub unsafe extern "C" fn hmm_core_plan_to_device(
     // SAFETY: C's own arrays of `n` items each, its own for the call, and its
     // living region.
     let parts = unsafe {
-        (region(core), array(src, n), array_mut(dst, n), array_mut(seg, n), array_mut(out, 1))
+        (
+            region(core),
+            array(src, n),
+            array_mut(dst, n),
+            array_mut(seg, n),
+            array_mut(out, 1),
+        )
     };
     let (Some(region), Some(src), Some(dst), Some(seg), Some([out])) = parts else {
         return Errno::INVAL.to_c();
     };
-    to_c(region.plan_to_device(Cpu(cpu), src, dst, seg).map(|plan| *out = plan))
+    to_c(
+        region
+            .plan_to_device(Cpu(cpu), src, dst, seg)
+            .map(|plan| *out = plan),
+    )
 }
 
 /// hmm_core_plan_to_ram() - plan the copies of a migration to RAM.
@@ -217,7 +230,14 @@ pub unsafe extern "C" fn hmm_core_plan_to_ram(
         return Errno::INVAL.to_c();
     }
     // SAFETY: C's own arrays of `n` items each, its own for the call.
-    let parts = unsafe { (array(src, n), array(dst, n), array_mut(seg, n), array_mut(nseg, 1)) };
+    let parts = unsafe {
+        (
+            array(src, n),
+            array(dst, n),
+            array_mut(seg, n),
+            array_mut(nseg, 1),
+        )
+    };
     let (Some(src), Some(dst), Some(seg), Some([nseg])) = parts else {
         return Errno::INVAL.to_c();
     };
@@ -385,6 +405,9 @@ pub unsafe extern "C" fn hmm_core_window(
     };
     *out = match region {
         Some(region) => region.window(key, page, lo, hi, max),
-        None => Window { first: page, npages: 1 },
+        None => Window {
+            first: page,
+            npages: 1,
+        },
     };
 }

@@ -111,12 +111,16 @@ impl Shape {
     /// The shape of a region of `npages` frames.
     pub const fn of(npages: u64) -> Shape {
         let nblocks = to_usize(npages.div_ceil(BLOCK_PAGES));
-        Shape { npages, nblocks, nwords: nblocks * BLOCK_WORDS, nmap: nblocks.div_ceil(64) }
+        Shape {
+            npages,
+            nblocks,
+            nwords: nblocks * BLOCK_WORDS,
+            nmap: nblocks.div_ceil(64),
+        }
     }
 }
 
 /// The frames of one region: a view on lent memory.
-#[derive(Clone, Copy)]
 pub struct Frames<'a> {
     /// Frames in the region.
     pub npages: u64,
@@ -196,7 +200,7 @@ impl<'a> Frames<'a> {
         }
         for (i, word) in self.whole.iter().enumerate() {
             let before = i * 64;
-            let n = if full > before { full - before } else { 0 };
+            let n = full.saturating_sub(before);
             word.store(low_bits(to_u64(n)), Relaxed);
         }
         // A partial last block can never be whole: it is open from the start.
@@ -302,10 +306,39 @@ impl<'a> Frames<'a> {
         if let Some(word) = self.words.get(cur.0) {
             let got = self.take_word(word, want);
             if got != 0 {
-                return Some(Grant { base: cur.first(), mask: got });
+                return Some(Grant {
+                    base: cur.first(),
+                    mask: got,
+                });
             }
         }
         self.claim_elsewhere(slot, want)
+    }
+
+    /// Claims one frame.
+    #[inline]
+    pub fn claim_one(&self, cpu: Cpu) -> Option<PageIndex> {
+        let slot = self.slot(cpu)?;
+        let cur = Word(to_usize(slot.cur.load(Relaxed)));
+        if let Some(word) = self.words.get(cur.0) {
+            let free = word.load(SeqCst);
+            if free != 0 {
+                // One bit, and only that bit is asked for: a `lock btr`.
+                let at = free.trailing_zeros();
+                if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0 {
+                    return Some(PageIndex(cur.first().0 + u64::from(at)));
+                }
+            }
+        }
+        self.claim_one_elsewhere(slot)
+    }
+
+    #[inline(never)]
+    fn claim_one_elsewhere(&self, slot: &CpuSlot) -> Option<PageIndex> {
+        let grant = self.claim_elsewhere(slot, 1)?;
+        Some(PageIndex(
+            grant.base.0 + u64::from(grant.mask.trailing_zeros()),
+        ))
     }
 
     #[inline(never)]
@@ -318,8 +351,13 @@ impl<'a> Frames<'a> {
             if let Some((word, got)) = self.take_open(cur.block(), want) {
                 // Same block: only the place in it moves. If another caller
                 // moved the slot meanwhile, its choice stands.
-                let _ = slot.cur.compare_exchange(at, to_u64(word.0), Relaxed, Relaxed);
-                return Some(Grant { base: word.first(), mask: got });
+                let _ = slot
+                    .cur
+                    .compare_exchange(at, to_u64(word.0), Relaxed, Relaxed);
+                return Some(Grant {
+                    base: word.first(),
+                    mask: got,
+                });
             }
         }
         // Bounded: ROUNDS searches, each over the maps once.
@@ -355,7 +393,10 @@ impl<'a> Frames<'a> {
                 self.clear(self.avail, block);
                 if let Some((word, got)) = self.take_open(block, want) {
                     self.settle(slot, word);
-                    return Some(Grant { base: word.first(), mask: got });
+                    return Some(Grant {
+                        base: word.first(),
+                        mask: got,
+                    });
                 }
                 self.leave(block);
             }
@@ -378,7 +419,10 @@ impl<'a> Frames<'a> {
         }
         self.moves.fetch_add(1, SeqCst);
         self.settle(slot, block.word());
-        Some(Grant { base: block.first(), mask })
+        Some(Grant {
+            base: block.first(),
+            mask,
+        })
     }
 
     /// The last frames may be in blocks that other CPUs hold.
@@ -390,7 +434,10 @@ impl<'a> Frames<'a> {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
                 if let Some((word, got)) = self.take_open(block, want) {
-                    return Some(Grant { base: word.first(), mask: got });
+                    return Some(Grant {
+                        base: word.first(),
+                        mask: got,
+                    });
                 }
             }
         }
@@ -419,7 +466,9 @@ impl<'a> Frames<'a> {
     }
 
     fn has_free(&self, block: Block) -> bool {
-        self.block_words(block).iter().any(|word| word.load(SeqCst) != 0)
+        self.block_words(block)
+            .iter()
+            .any(|word| word.load(SeqCst) != 0)
     }
 
     /// All 512 frames free and open.
@@ -448,9 +497,9 @@ impl<'a> Frames<'a> {
             if bits == 0 {
                 return None;
             }
-            let bit = bits & bits.wrapping_neg();
-            if word.fetch_and(!bit, SeqCst) & bit != 0 {
-                return Some(Block(i * 64 + to_usize(u64::from(bit.trailing_zeros()))));
+            let at = bits.trailing_zeros();
+            if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0 {
+                return Some(Block(i * 64 + to_usize(u64::from(at))));
             }
             turn += 1;
         }
@@ -570,15 +619,22 @@ impl<'a> Frames<'a> {
             return Released::default();
         };
         let bit = 1 << page.bit();
-        if self.test(self.whole, block) {
-            return Released { freed: 0, already: 1 };
+        // Only the one bit of the old word is asked for: a `lock bts`. Whether
+        // the word is full now is looked up afterwards; of several that fill
+        // it, the last one sees it full.
+        if self.test(self.whole, block) || word.fetch_or(bit, SeqCst) & bit != 0 {
+            return Released {
+                freed: 0,
+                already: 1,
+            };
         }
-        let old = word.fetch_or(bit, SeqCst);
-        if old & bit != 0 {
-            return Released { freed: 0, already: 1 };
+        if !self.test(self.held, block) {
+            self.publish_unheld(block, word.load(SeqCst) == u64::MAX);
         }
-        self.publish(block, old | bit == u64::MAX);
-        Released { freed: 1, already: 0 }
+        Released {
+            freed: 1,
+            already: 0,
+        }
     }
 
     /// Gives `[first, first + npages)` back, which lies inside the region.
@@ -613,16 +669,25 @@ impl<'a> Frames<'a> {
             return self.release_part(block, block.first(), BLOCK_PAGES);
         }
         if self.close(block) {
-            Released { freed: BLOCK_PAGES, already: 0 }
+            Released {
+                freed: BLOCK_PAGES,
+                already: 0,
+            }
         } else {
-            Released { freed: 0, already: BLOCK_PAGES }
+            Released {
+                freed: 0,
+                already: BLOCK_PAGES,
+            }
         }
     }
 
     #[inline(never)]
     fn release_part(&self, block: Block, first: PageIndex, npages: u64) -> Released {
         if self.test(self.whole, block) {
-            return Released { freed: 0, already: npages };
+            return Released {
+                freed: 0,
+                already: npages,
+            };
         }
         let mut already = 0;
         let mut full = false;
@@ -642,7 +707,10 @@ impl<'a> Frames<'a> {
             left -= n;
         }
         self.publish(block, full);
-        Released { freed: npages - already, already }
+        Released {
+            freed: npages - already,
+            already,
+        }
     }
 
     /// Which frames of `word` are free, however they are free. Frames beyond
@@ -694,7 +762,9 @@ mod tests {
     fn picks_a_run_or_the_lowest() {
         let mut x = 1u64;
         for turn in 0..20_000u32 {
-            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            x = x
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let y = x.rotate_left(29);
             let free = match turn % 5 {
                 0 => x,
@@ -707,11 +777,18 @@ mod tests {
                 let got = pick(free, want);
                 assert_eq!(got & !free, 0, "{free:#x}, {want}: not free");
                 let all = u64::from(free.count_ones());
-                assert_eq!(u64::from(got.count_ones()), want.min(all), "{free:#x}, {want}");
+                assert_eq!(
+                    u64::from(got.count_ones()),
+                    want.min(all),
+                    "{free:#x}, {want}"
+                );
                 let run = (0..=64 - want).find(|at| free >> at & low_bits(want) == low_bits(want));
                 match run {
                     Some(at) => assert_eq!(got, low_bits(want) << at, "{free:#x}, {want}"),
-                    None if got != 0 => assert_eq!(got & (free & free.wrapping_neg()), free & free.wrapping_neg()),
+                    None if got != 0 => assert_eq!(
+                        got & (free & free.wrapping_neg()),
+                        free & free.wrapping_neg()
+                    ),
                     None => {}
                 }
             }

@@ -67,9 +67,29 @@ macro_rules! layout {
 
 fn asserts() -> String {
     let mut text = String::from("/* What both sides rely on, as the core was compiled. */\n");
-    layout!(text, "hmm_segment", Segment, src, dst, npages, entry, status, reserved);
+    layout!(
+        text,
+        "hmm_segment",
+        Segment,
+        src,
+        dst,
+        npages,
+        entry,
+        status,
+        reserved
+    );
     layout!(text, "hmm_plan", Plan, ncopy, nzero, claimed, wanted);
-    layout!(text, "hmm_core_stats", CoreStats, total, free, claimed, resident, retired, free_blocks);
+    layout!(
+        text,
+        "hmm_core_stats",
+        CoreStats,
+        total,
+        free,
+        claimed,
+        resident,
+        retired,
+        free_blocks
+    );
     layout!(text, "hmm_window", Window, first, npages);
     text.push_str("static_assert(sizeof(unsigned long) == 8, \"entries are 64 bits\");");
     text
@@ -96,9 +116,16 @@ fn border() -> String {
     ] {
         config.export.rename.insert(rust.into(), c.into());
     }
-    for inside in ["BLOCK_PAGES", "WORD_PAGES", "BLOCK_WORDS", "MAX_PAGES", "MAX_CPUS", "MAX_ENTRIES",
-        "ALIGN", "Errno"]
-    {
+    for inside in [
+        "BLOCK_PAGES",
+        "WORD_PAGES",
+        "BLOCK_WORDS",
+        "MAX_PAGES",
+        "MAX_CPUS",
+        "MAX_ENTRIES",
+        "ALIGN",
+        "Errno",
+    ] {
         config.export.exclude.push(inside.into());
     }
     let mut text = Vec::new();
@@ -172,7 +199,9 @@ fn builder(header: &str, license: &str) -> bindgen::Builder {
         .rust_target(bindgen::RustTarget::stable(85, 0).expect("a known version"))
         .formatter(bindgen::Formatter::Prettyplease)
         .raw_line(format!("// SPDX-License-Identifier: {license}"))
-        .raw_line(format!("// GENERATED from {header} by `make gen`; not to be edited."))
+        .raw_line(format!(
+            "// GENERATED from {header} by `make gen`; not to be edited."
+        ))
 }
 
 fn port() -> String {
@@ -212,7 +241,11 @@ fn settle(path: &str, text: &str, check: bool) -> bool {
     std::fs::create_dir_all(&dir).expect("a place for the fresh text");
     std::fs::write(&fresh, text).expect("room for the fresh text");
     println!("{path}: differs from what its source says now; `make gen` writes it");
-    let _ = Command::new("diff").arg("-u").arg(path).arg(&fresh).status();
+    let _ = Command::new("diff")
+        .arg("-u")
+        .arg(path)
+        .arg(&fresh)
+        .status();
     let _ = std::fs::remove_dir_all(&dir);
     false
 }
@@ -232,5 +265,9 @@ fn main() -> ExitCode {
     if Path::new(UAPI_HEADER).exists() && Path::new("rust/uapi").exists() {
         same &= settle(UAPI, &uapi(), check);
     }
-    if same { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if same {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -15,62 +15,168 @@ use crate::types::{
 /// Entries that a compound entry stands for.
 const BLOCK_ENTRIES: usize = to_usize(BLOCK_PAGES);
 
+/// Flag bits that do not decide whether a source belongs to a run: all but
+/// VALID, MIGRATE and COMPOUND.
+const SRC_ANY: u64 = 63 & !(Entry::VALID | Entry::MIGRATE | Entry::COMPOUND);
+/// Likewise for destinations.
+const DST_ANY: u64 = 63 & !(Entry::VALID | Entry::COMPOUND);
+/// Entries compared in one go.
+const STRIDE: usize = 8;
+
+/// What is added from one entry of a run to the next: the page number, by one.
+const fn steps(n: usize) -> u64 {
+    to_u64(n) << Entry::SHIFT
+}
+
+/// How many entries from the first on name pages in a row, with the same flags
+/// but those in `any`. 0 for an empty slice.
+///
+/// A few entries one by one, because most runs that end, end early; then eight
+/// at a time without a branch between; the rest one by one again.
+#[inline(always)]
+fn run_len(entries: &[u64], any: u64) -> usize {
+    let Some((&first, rest)) = entries.split_first() else {
+        return 0;
+    };
+    let first = first | any;
+    let same = |n: usize, e: u64| (e | any) == first.wrapping_add(steps(n));
+    let mut n = 1;
+    // Bounded: three entries.
+    for &e in rest.iter().take(3) {
+        if !same(n, e) {
+            return n;
+        }
+        n += 1;
+    }
+    let Some(rest) = rest.get(3..) else {
+        return n;
+    };
+    // Bounded: each entry once.
+    for stride in rest.chunks_exact(STRIDE) {
+        let mut differ = 0;
+        for (k, &e) in stride.iter().enumerate() {
+            differ |= (e | any) ^ first.wrapping_add(steps(n + k));
+        }
+        if differ != 0 {
+            break;
+        }
+        n += STRIDE;
+    }
+    // Bounded: each entry once more at most.
+    for &e in entries.get(n..).unwrap_or(&[]) {
+        if !same(n, e) {
+            break;
+        }
+        n += 1;
+    }
+    n
+}
+
+/// Whether the entries of both arrays go on from `s` and `d`, in whole strides:
+/// how many do. Flag bits in `SRC_ANY` and `DST_ANY` do not matter.
+#[inline(always)]
+fn strides(s: Entry, d: Entry, src: &[u64], dst: &[u64]) -> usize {
+    let s = s.0 | SRC_ANY;
+    let d = d.0 | DST_ANY;
+    let mut n = 0;
+    // Bounded: each entry once.
+    for (src, dst) in src.chunks_exact(STRIDE).zip(dst.chunks_exact(STRIDE)) {
+        let mut differ = 0;
+        for (k, (&se, &de)) in src.iter().zip(dst).enumerate() {
+            differ |= (se | SRC_ANY) ^ s.wrapping_add(steps(n + k + 1));
+            differ |= (de | DST_ANY) ^ d.wrapping_add(steps(n + k + 1));
+        }
+        if differ != 0 {
+            break;
+        }
+        n += STRIDE;
+    }
+    n
+}
+
+/// A run of pages that one or more entries stand for.
+#[derive(Clone, Copy)]
+struct Run {
+    src: u64,
+    dst: u64,
+    entry: u64,
+    npages: u64,
+}
+
 /// Segments being written to a caller's array, the last one still open.
+/// Copies go up from the start (`COPY`), and their sources run on; zeroes go
+/// down from the end, and have no source.
 ///
 /// The array has room for one segment per entry, and every segment serves an
-/// entry of its own, so there is always room; `get_mut` keeps that from
-/// being a matter of trust.
-struct Runs {
-    /// The open segment; `npages` 0 means none.
-    open: Segment,
+/// entry of its own, so there is always room; `get_mut` keeps that from being a
+/// matter of trust.
+struct Runs<const COPY: bool> {
+    /// The open segment. `entry` is `NOTHING` when there is none.
+    open: Run,
     /// Closed segments so far.
     closed: usize,
 }
 
-impl Runs {
-    const fn new() -> Runs {
+/// No entry has this number, nor comes after it.
+const NOTHING: u64 = 1 << 63;
+
+impl<const COPY: bool> Runs<COPY> {
+    const fn new() -> Self {
         Runs {
-            open: Segment { src: 0, dst: 0, npages: 0, entry: 0, status: 0, reserved: 0 },
+            open: Run {
+                src: 0,
+                dst: 0,
+                entry: NOTHING,
+                npages: 0,
+            },
             closed: 0,
         }
     }
 
-    /// Adds one run of pages; `place` says where closed segment number i goes.
-    /// `step` is 0 when all pages have the same source (zeroing).
+    /// Adds a run, to the open segment if it continues that.
     #[inline(always)]
-    fn add(
-        &mut self,
-        seg: &mut [Segment],
-        place: impl Fn(usize) -> usize,
-        step: u64,
-        src: u64,
-        dst: u64,
-        entry: usize,
-        npages: u64,
-    ) {
+    fn add(&mut self, seg: &mut [Segment], run: Run) {
         let open = &mut self.open;
-        let len = u64::from(open.npages);
-        let entry = to_u32(to_u64(entry));
-        if open.src.wrapping_add(len * step) == src
-            && open.dst.wrapping_add(len) == dst
-            && open.entry.wrapping_add(open.npages) == entry
-            && len != 0
-        {
-            open.npages += to_u32(npages);
+        let len = open.npages;
+        let src = if COPY { open.src.wrapping_add(len) } else { 0 };
+        let differ = (src ^ run.src)
+            | (open.dst.wrapping_add(len) ^ run.dst)
+            | (open.entry.wrapping_add(len) ^ run.entry);
+        if differ == 0 {
+            open.npages += run.npages;
             return;
         }
-        self.close(seg, place);
-        self.open = Segment { src, dst, npages: to_u32(npages), entry, status: 0, reserved: 0 };
+        self.close(seg);
+        self.open = run;
     }
 
     #[inline(always)]
-    fn close(&mut self, seg: &mut [Segment], place: impl Fn(usize) -> usize) {
-        if self.open.npages != 0 {
-            if let Some(slot) = seg.get_mut(place(self.closed)) {
-                *slot = self.open;
+    fn close(&mut self, seg: &mut [Segment]) {
+        let Run {
+            src,
+            dst,
+            entry,
+            npages,
+        } = self.open;
+        if entry != NOTHING {
+            let at = if COPY {
+                self.closed
+            } else {
+                seg.len().wrapping_sub(1 + self.closed)
+            };
+            if let Some(slot) = seg.get_mut(at) {
+                let (npages, entry) = (to_u32(npages), to_u32(entry));
+                *slot = Segment {
+                    src,
+                    dst,
+                    npages,
+                    entry,
+                    status: 0,
+                    reserved: 0,
+                };
             }
             self.closed += 1;
-            self.open.npages = 0;
+            self.open.entry = NOTHING;
         }
     }
 }
@@ -78,7 +184,7 @@ impl Runs {
 /// Single frames for the entries to come, claimed many at a time but never
 /// more than there are entries for: nothing is left over.
 struct Supply<'a> {
-    frames: Frames<'a>,
+    frames: &'a Frames<'a>,
     cpu: Cpu,
     /// Single pages that are still to be served and have no frame yet.
     want: u64,
@@ -94,16 +200,17 @@ struct Supply<'a> {
 }
 
 impl Supply<'_> {
-    /// The next frame for a single page.
+    /// The next frames for up to `max` single pages: the first and how many.
     #[inline(always)]
-    fn single(&mut self) -> Option<u64> {
+    fn run(&mut self, max: u64) -> Option<(u64, u64)> {
         if self.len == 0 && !self.refill() {
             return None;
         }
+        let n = if self.len < max { self.len } else { max };
         let page = self.next;
-        self.next += 1;
-        self.len -= 1;
-        Some(page)
+        self.next += n;
+        self.len -= n;
+        Some((page, n))
     }
 
     /// Makes `next` and `len` the next run in hand; false when there is none.
@@ -124,7 +231,11 @@ impl Supply<'_> {
                     return true;
                 }
             }
-            let want = if self.want < WORD_PAGES { self.want } else { WORD_PAGES };
+            let want = if self.want < WORD_PAGES {
+                self.want
+            } else {
+                WORD_PAGES
+            };
             let Some(grant) = self.frames.claim(self.cpu, want) else {
                 self.dry = true;
                 return false;
@@ -145,181 +256,287 @@ impl Supply<'_> {
     }
 }
 
-/// Counts the pages that want a frame, singles and all. An error if a compound
-/// entry reaches beyond the end.
+/// Counts the single pages, and all pages, that want a frame. An error if a
+/// compound entry reaches beyond the end.
 fn count_wanted(src: &[u64]) -> Result<(u64, u64), Errno> {
+    const MIXED: u64 = Entry::MIGRATE | Entry::COMPOUND;
     let mut singles = 0;
-    let mut wanted = 0;
+    let mut compounds = 0;
     let mut rest = src;
     // Bounded: each entry at most once.
-    while let Some((&first, tail)) = rest.split_first() {
+    loop {
+        // Most arrays are singles that all want to move.
+        if let Some((stride, tail)) = rest.split_first_chunk::<STRIDE>() {
+            let all = stride
+                .iter()
+                .fold(u64::MAX, |all, e| all & (e ^ Entry::COMPOUND));
+            if all & MIXED == MIXED {
+                singles += to_u64(STRIDE);
+                rest = tail;
+                continue;
+            }
+        }
+        let Some((&first, tail)) = rest.split_first() else {
+            break;
+        };
         let entry = Entry(first);
         rest = tail;
-        if !entry.migrate() {
-            continue;
-        }
-        if entry.compound() {
+        if entry.migrate() && entry.compound() {
             rest = rest.get(BLOCK_ENTRIES - 1..).ok_or(Errno::INVAL)?;
-            wanted += BLOCK_PAGES;
+            compounds += 1;
         } else {
-            singles += 1;
-            wanted += 1;
+            singles += u64::from(entry.migrate());
         }
     }
-    Ok((singles, wanted))
+    Ok((singles, singles + compounds * BLOCK_PAGES))
 }
 
-/// Entries and segments as C hands them over, all of one length.
-fn check(src: &[u64], dst: usize, seg: usize) -> Result<(), Errno> {
+/// Checks the arrays: as many destinations as sources, and room for as many
+/// segments, which is returned.
+fn check<'a>(src: &[u64], dst: usize, seg: &'a mut [Segment]) -> Result<&'a mut [Segment], Errno> {
     let n = src.len();
-    if n == 0 || n > to_usize(u64::from(MAX_ENTRIES)) || dst != n || seg < n {
+    if n == 0 || n > to_usize(u64::from(MAX_ENTRIES)) || dst != n {
         return Err(Errno::INVAL);
     }
-    Ok(())
+    seg.get_mut(..n).ok_or(Errno::INVAL)
+}
+
+/// A plan to the device in the making.
+struct ToDevice<'a> {
+    supply: Supply<'a>,
+    seg: &'a mut [Segment],
+    copy: Runs<true>,
+    zero: Runs<false>,
+}
+
+impl ToDevice<'_> {
+    /// Notes a run of entries that got frames: `source` is the first of them.
+    #[inline(always)]
+    fn note(&mut self, source: Entry, run: Run) {
+        if source.valid() {
+            self.copy.add(self.seg, run);
+        } else {
+            self.zero.add(self.seg, Run { src: 0, ..run });
+        }
+    }
+
+    /// Single pages in a row, the first for entry number `at`: sources from
+    /// `source` on, destinations to `dst`. Frames may come in several runs, or
+    /// end. `flags` gives each entry's source for its WRITE bit.
+    #[inline(always)]
+    fn singles(
+        &mut self,
+        at: usize,
+        source: Entry,
+        dst: &mut [u64],
+        flags: impl Fn(usize) -> Entry,
+    ) {
+        let mut done = 0;
+        // Bounded: each entry once.
+        while let Some(rest) = dst.get_mut(done..) {
+            if rest.is_empty() {
+                return;
+            }
+            let Some((page, n)) = self.supply.run(to_u64(rest.len())) else {
+                rest.fill(0);
+                return;
+            };
+            let n = to_usize(n);
+            for (k, slot) in rest.iter_mut().take(n).enumerate() {
+                *slot = Entry::to(page + to_u64(k), flags(done + k)).0;
+            }
+            let src = source.pfn() + to_u64(done);
+            self.note(
+                source,
+                Run {
+                    src,
+                    dst: page,
+                    entry: to_u64(at + done),
+                    npages: to_u64(n),
+                },
+            );
+            done += n;
+        }
+    }
+
+    /// A compound entry with its 512 places in `dst`.
+    #[inline(never)]
+    fn compound(&mut self, at: usize, source: Entry, dst: &mut [u64]) {
+        let Some(block) = self.supply.frames.claim_block(self.supply.cpu) else {
+            // No whole block: as many singles as there are.
+            self.supply.want += BLOCK_PAGES;
+            self.singles(at, source, dst, |_| source);
+            return;
+        };
+        self.supply.claimed += BLOCK_PAGES;
+        let page = block.first().0;
+        dst.fill(0);
+        if let Some(first) = dst.first_mut() {
+            *first = Entry::to(page, source).0 | Entry::COMPOUND;
+        }
+        let run = Run {
+            src: source.pfn(),
+            dst: page,
+            entry: to_u64(at),
+            npages: BLOCK_PAGES,
+        };
+        self.note(source, run);
+    }
 }
 
 /// Plans a move to the device: claims a frame for each entry that is to
 /// migrate, fills `dst`, and writes copy segments from the start of `seg` and
 /// zero segments from its end.
 pub fn to_device(
-    frames: Frames<'_>,
+    frames: &Frames<'_>,
     cpu: Cpu,
     src: &[u64],
     dst: &mut [u64],
     seg: &mut [Segment],
 ) -> Result<Plan, Errno> {
-    check(src, dst.len(), seg.len())?;
-    let n = src.len();
+    let seg = check(src, dst.len(), seg)?;
     let (singles, wanted) = count_wanted(src)?;
-    let mut supply = Supply {
-        frames,
-        cpu,
-        want: singles,
-        next: 0,
-        len: 0,
-        base: 0,
-        mask: 0,
-        claimed: 0,
-        dry: false,
+    let mut plan = ToDevice {
+        supply: Supply {
+            frames,
+            cpu,
+            want: singles,
+            next: 0,
+            len: 0,
+            base: 0,
+            mask: 0,
+            claimed: 0,
+            dry: false,
+        },
+        seg,
+        copy: Runs::new(),
+        zero: Runs::new(),
     };
-    let mut copy = Runs::new();
-    let mut zero = Runs::new();
-    let low = |i: usize| i;
-    let high = |i: usize| n - 1 - i;
-
-    let mut out = dst.iter_mut();
-    let mut entries = src.iter().enumerate();
-    // Bounded: each entry once.
-    while let (Some((i, &raw)), Some(slot)) = (entries.next(), out.next()) {
-        let entry = Entry(raw);
-        *slot = 0;
-        if !entry.migrate() {
-            continue;
-        }
-        if !entry.compound() {
-            if let Some(page) = supply.single() {
-                *slot = Entry::to(page, entry).0;
-                if entry.valid() {
-                    copy.add(seg, low, 1, entry.pfn(), page, i, 1);
-                } else {
-                    zero.add(seg, high, 0, 0, page, i, 1);
-                }
-            }
-            continue;
-        }
-        if let Some(block) = frames.claim_block(cpu) {
-            supply.claimed += BLOCK_PAGES;
-            let page = block.first().0;
-            *slot = Entry::to(page, entry).0 | Entry::COMPOUND;
-            if entry.valid() {
-                copy.add(seg, low, 1, entry.pfn(), page, i, BLOCK_PAGES);
-            } else {
-                zero.add(seg, high, 0, 0, page, i, BLOCK_PAGES);
-            }
-            // Bounded: 511 entries.
-            for slot in out.by_ref().take(BLOCK_ENTRIES - 1) {
-                *slot = 0;
-            }
+    let mut i = 0;
+    // Bounded: each entry once; every turn takes at least one.
+    while let (Some(rest), Some(out)) = (src.get(i..), dst.get_mut(i..)) {
+        let Some(&first) = rest.first() else {
+            break;
+        };
+        let entry = Entry(first);
+        let n = if !entry.migrate() {
+            1
+        } else if entry.compound() {
+            BLOCK_ENTRIES
+        } else if entry.valid() {
+            run_len(rest, SRC_ANY)
         } else {
-            // No whole block: as many singles as there are.
-            supply.want += BLOCK_PAGES;
-            let mut slot = Some(slot);
-            // Bounded: 512 entries.
-            for k in 0..BLOCK_ENTRIES {
-                if let Some(slot) = slot {
-                    *slot = 0;
-                    if let Some(page) = supply.single() {
-                        *slot = Entry::to(page, entry).0;
-                        if entry.valid() {
-                            let pfn = entry.pfn() + to_u64(k);
-                            copy.add(seg, low, 1, pfn, page, i + k, 1);
-                        } else {
-                            zero.add(seg, high, 0, 0, page, i + k, 1);
-                        }
-                    }
-                }
-                slot = if k + 1 < BLOCK_ENTRIES { out.next() } else { None };
-            }
+            // Holes in a row; what their page number says means nothing.
+            let hole = |e: &u64| Entry(*e).migrate() && !Entry(*e).valid() && !Entry(*e).compound();
+            rest.iter().position(|e| !hole(e)).unwrap_or(rest.len())
+        };
+        let Some(out) = out.get_mut(..n) else {
+            break;
+        };
+        if !entry.migrate() {
+            out.fill(0);
+        } else if entry.compound() {
+            plan.compound(i, entry, out);
+        } else {
+            plan.singles(i, entry, out, |k| Entry(rest.get(k).copied().unwrap_or(0)));
         }
-        let _ = entries.nth(BLOCK_ENTRIES - 2);
+        i += n;
     }
-    copy.close(seg, low);
-    zero.close(seg, high);
+    plan.copy.close(plan.seg);
+    plan.zero.close(plan.seg);
     Ok(Plan {
-        ncopy: to_u32(to_u64(copy.closed)),
-        nzero: to_u32(to_u64(zero.closed)),
-        claimed: to_u32(supply.claimed),
+        ncopy: to_u32(to_u64(plan.copy.closed)),
+        nzero: to_u32(to_u64(plan.zero.closed)),
+        claimed: to_u32(plan.supply.claimed),
         wanted: to_u32(wanted),
     })
 }
 
 /// Plans a move to RAM: coalesces entries whose source and destination are both
 /// there. `first` is the region's first pfn. Returns the number of segments.
+///
+/// Adaptive: entry by entry, and as soon as four in a row belong together, in
+/// strides of eight as long as that goes well. Nothing is looked at more than
+/// twice.
 pub fn to_ram(src: &[u64], dst: &[u64], first: u64, seg: &mut [Segment]) -> Result<u32, Errno> {
-    check(src, dst.len(), seg.len())?;
-    let n = src.len();
-    let mut runs = Runs::new();
-    let low = |i: usize| i;
-    // The compound source that single entries at `i < until` belong to.
-    let mut compound = Entry(0);
-    let mut from = 0;
-    let mut until = 0;
-
-    let mut entries = src.iter().zip(dst).enumerate();
-    // Bounded: each entry once.
-    while let Some((i, (&s, &d))) = entries.next() {
-        let mut s = Entry(s);
-        let d = Entry(d);
-        let mut pfn = s.pfn();
-        if i < until {
-            s = compound;
-            pfn = compound.pfn() + to_u64(i - from);
-        } else if s.migrate() && s.compound() {
-            if n - i < BLOCK_ENTRIES {
-                return Err(Errno::INVAL);
+    const BOTH: u64 = Entry::VALID | Entry::MIGRATE;
+    let seg = check(src, dst.len(), seg)?;
+    let mut runs = Runs::<true>::new();
+    let mut i = 0;
+    // Bounded: each entry once; every turn takes at least one.
+    while let (Some(&s), Some(&d)) = (src.get(i), dst.get(i)) {
+        let (s, d) = (Entry(s), Entry(d));
+        if s.0 & (BOTH | Entry::COMPOUND) != BOTH || !d.valid() {
+            if s.0 & (BOTH | Entry::COMPOUND) == BOTH | Entry::COMPOUND {
+                let to = dst.get(i..i + BLOCK_ENTRIES).ok_or(Errno::INVAL)?;
+                let page = s.pfn().checked_sub(first).ok_or(Errno::INVAL)?;
+                compound_to_ram(&mut runs, seg, i, page, to);
+                i += BLOCK_ENTRIES;
+            } else {
+                i += 1;
             }
-            compound = s;
-            from = i;
-            until = i + BLOCK_ENTRIES;
-        }
-        if !(d.valid() && s.valid() && s.migrate()) {
             continue;
         }
-        let page = pfn.checked_sub(first).ok_or(Errno::INVAL)?;
-        if d.compound() && s.compound() && i == from {
-            runs.add(seg, low, 1, page, d.pfn(), i, BLOCK_PAGES);
-            let _ = entries.nth(BLOCK_ENTRIES - 2);
-        } else {
-            runs.add(seg, low, 1, page, d.pfn(), i, 1);
+        let page = s.pfn().checked_sub(first).ok_or(Errno::INVAL)?;
+        runs.add(
+            seg,
+            Run {
+                src: page,
+                dst: d.pfn(),
+                entry: to_u64(i),
+                npages: 1,
+            },
+        );
+        i += 1;
+        if runs.open.npages % to_u64(STRIDE) == 4 {
+            if let (Some(src), Some(dst)) = (src.get(i..), dst.get(i..)) {
+                let n = strides(s, d, src, dst);
+                runs.open.npages += to_u64(n);
+                i += n;
+            }
         }
     }
-    runs.close(seg, low);
+    runs.close(seg);
     Ok(to_u32(to_u64(runs.closed)))
+}
+
+/// A compound source from page `page` on, for entries `at..at + 512`: to one
+/// folio, or to those single pages that there are.
+#[inline(always)]
+fn compound_to_ram(runs: &mut Runs<true>, seg: &mut [Segment], at: usize, page: u64, to: &[u64]) {
+    let mut k = 0;
+    // Bounded: each entry once.
+    while let Some(rest) = to.get(k..) {
+        let Some(&d) = rest.first() else {
+            break;
+        };
+        let d = Entry(d);
+        if !d.valid() {
+            k += 1;
+            continue;
+        }
+        let n = if d.compound() && k == 0 {
+            BLOCK_ENTRIES
+        } else {
+            run_len(rest, DST_ANY)
+        };
+        let (src, entry) = (page + to_u64(k), to_u64(at + k));
+        runs.add(
+            seg,
+            Run {
+                src,
+                dst: d.pfn(),
+                entry,
+                npages: to_u64(n),
+            },
+        );
+        k += n;
+    }
 }
 
 /// Gives back every frame that `dst` names: for callers whose whole plan came
 /// to nothing. Returns the pages freed.
-pub fn undo(frames: Frames<'_>, dst: &[u64]) -> u64 {
+pub fn undo(frames: &Frames<'_>, dst: &[u64]) -> u64 {
     let mut freed = 0;
     let mut run = (0, 0);
     // Bounded: each entry once, and one entry more to close the last run.

@@ -2,7 +2,10 @@
 //! The words of the trade: page indices, blocks, migrate entries, segments.
 #![forbid(unsafe_code)]
 
-const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "the core is 64-bit only");
+const _: () = assert!(
+    size_of::<usize>() == size_of::<u64>(),
+    "the core is 64-bit only"
+);
 
 /// Pages in one 2 MiB block.
 pub const BLOCK_PAGES: u64 = 512;

@@ -71,8 +71,16 @@ impl Stream {
             _ => return None,
         };
         let order = (raw >> AT_BITS) & 15;
-        let order = if order > 9 { MOST } else { crate::types::to_u32(order) };
-        Some(Stream { at: raw & AT_MASK, order, way })
+        let order = if order > 9 {
+            MOST
+        } else {
+            crate::types::to_u32(order)
+        };
+        Some(Stream {
+            at: raw & AT_MASK,
+            order,
+            way,
+        })
     }
 
     /// The stream after a fault at `page` that continues this one, and its
@@ -116,11 +124,18 @@ fn mix(key: u64) -> u64 {
 /// `[lo, hi)`, of at most `max` pages. It always contains `page`; if `page` is
 /// not inside `[lo, hi)`, it is `page` alone.
 pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u32) -> Window {
-    let alone = Window { first: page, npages: 1 };
+    let alone = Window {
+        first: page,
+        npages: 1,
+    };
     if page < lo || page >= hi || page > AT_MASK || max <= 1 {
         return alone;
     }
-    let most = if max >= 512 { MOST } else { 31 - max.leading_zeros() };
+    let most = if max >= 512 {
+        MOST
+    } else {
+        31 - max.leading_zeros()
+    };
     let hash = mix(key);
     let tag = hash >> (64 - 13);
     // Buckets are a power of two; 13 bits of hash are the tag, the next the bucket.
@@ -182,8 +197,19 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
         Way::Up => end,
         Way::Down => first,
     };
-    way.store(Stream { at, order, way: dir }.pack(tag), Relaxed);
-    Window { first, npages: end - first }
+    way.store(
+        Stream {
+            at,
+            order,
+            way: dir,
+        }
+        .pack(tag),
+        Relaxed,
+    );
+    Window {
+        first,
+        npages: end - first,
+    }
 }
 
 /// Forgets everything; only the caller may see the memory yet.

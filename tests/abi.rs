@@ -32,7 +32,8 @@ const APART: [&str; 2] = ["gen.rs", "port_sys.rs"];
 fn uses(text: &str) -> Vec<(usize, &str)> {
     let code = |line: &str| !line.trim_start().starts_with("//");
     let unsafe_word = |line: &str| {
-        line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+        line.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|word| word == "unsafe")
             && !line.contains("#[unsafe(no_mangle)]")
     };
     text.lines()
@@ -54,7 +55,11 @@ fn unsafe_only_at_the_border_and_explained() {
     files.sort();
     assert!(files.len() >= 8, "{files:?}");
     for path in files {
-        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .expect("a file")
+            .to_string_lossy()
+            .into_owned();
         if APART.contains(&name.as_str()) {
             continue;
         }
@@ -62,7 +67,9 @@ fn unsafe_only_at_the_border_and_explained() {
         let lines: Vec<&str> = text.lines().collect();
         if !BORDER.contains(&name.as_str()) {
             for (n, line) in uses(&text) {
-                wrong.push(format!("rust/{name}:{n}: unsafe outside the border: {line}"));
+                wrong.push(format!(
+                    "rust/{name}:{n}: unsafe outside the border: {line}"
+                ));
             }
             let forbids = text.contains("#![forbid(unsafe_code)]");
             if name != "lib.rs" && !forbids {
@@ -75,7 +82,10 @@ fn unsafe_only_at_the_border_and_explained() {
             // the first lines of the same statement between.
             let above: Vec<&str> = lines[..n - 1].iter().rev().take(40).copied().collect();
             let explained = if line.contains("unsafe fn") || line.contains("unsafe extern") {
-                above.iter().take_while(|l| !l.trim().is_empty()).any(|l| l.contains("# Safety"))
+                above
+                    .iter()
+                    .take_while(|l| !l.trim().is_empty())
+                    .any(|l| l.contains("# Safety"))
             } else {
                 blocks += 1;
                 above
@@ -83,16 +93,27 @@ fn unsafe_only_at_the_border_and_explained() {
                     .skip_while(|l| !l.trim_start().starts_with("//"))
                     .take_while(|l| l.trim_start().starts_with("//"))
                     .any(|l| l.contains("SAFETY:"))
-                    && above.iter().take_while(|l| !l.trim_start().starts_with("//")).count() <= 3
+                    && above
+                        .iter()
+                        .take_while(|l| !l.trim_start().starts_with("//"))
+                        .count()
+                        <= 3
             };
             if !explained {
-                wrong.push(format!("rust/{name}:{n}: unsafe without its reason: {line}"));
+                wrong.push(format!(
+                    "rust/{name}:{n}: unsafe without its reason: {line}"
+                ));
             }
         }
         let said = text.matches("// SAFETY:").count();
-        let used = uses(&text).iter().filter(|(_, l)| !l.contains("fn ")).count();
+        let used = uses(&text)
+            .iter()
+            .filter(|(_, l)| !l.contains("fn "))
+            .count();
         if said != used {
-            wrong.push(format!("rust/{name}: {used} unsafe blocks, {said} SAFETY comments"));
+            wrong.push(format!(
+                "rust/{name}: {used} unsafe blocks, {said} SAFETY comments"
+            ));
         }
     }
     println!("{blocks} unsafe blocks, all at the border");

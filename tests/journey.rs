@@ -142,7 +142,11 @@ impl Machine<'_> {
             if !huge && va % 10 == 3 {
                 continue;
             }
-            let pfn = if huge { 512 + va % 512 } else { m.ram_page(va).expect("RAM") };
+            let pfn = if huge {
+                512 + va % 512
+            } else {
+                m.ram_page(va).expect("RAM")
+            };
             m.table[va] = Place::Ram(pfn);
             m.truth[va] = 0xbeef_0000 + va as u64;
             m.ram[pfn] = Some(m.truth[va]);
@@ -152,8 +156,14 @@ impl Machine<'_> {
 
     /// A free page of RAM outside the huge one, here and there contiguous.
     fn ram_page(&self, near: usize) -> Option<usize> {
-        let start = if near % 64 == 0 { near * 31 % RAM } else { near };
-        (start..RAM).chain(0..start).find(|p| self.ram[*p].is_none() && p / 512 != 1)
+        let start = if near % 64 == 0 {
+            near * 31 % RAM
+        } else {
+            near
+        };
+        (start..RAM)
+            .chain(0..start)
+            .find(|p| self.ram[*p].is_none() && p / 512 != 1)
     }
 
     fn cpu(&mut self) -> Cpu {
@@ -180,11 +190,23 @@ impl Machine<'_> {
                 Place::Ram(p) => self.ram[p].unwrap_or(u64::MAX),
                 Place::Device(i) => self.device[i as usize],
             };
-            assert_eq!(is, self.truth[va], "virtual page {va}, {:?}", self.table[va]);
+            assert_eq!(
+                is, self.truth[va],
+                "virtual page {va}, {:?}",
+                self.table[va]
+            );
         }
-        let resident = self.table.iter().filter(|p| matches!(p, Place::Device(_))).count() as u64;
+        let resident = self
+            .table
+            .iter()
+            .filter(|p| matches!(p, Place::Device(_)))
+            .count() as u64;
         let stats = self.region.stats();
-        assert_eq!((stats.claimed, stats.resident), (claimed, resident), "{stats:?}");
+        assert_eq!(
+            (stats.claimed, stats.resident),
+            (claimed, resident),
+            "{stats:?}"
+        );
         assert_eq!(stats.free + claimed + resident, stats.total, "{stats:?}");
     }
 
@@ -197,7 +219,9 @@ impl Machine<'_> {
         while i < n {
             let va = first + i;
             if self.huge(va) && i + 512 <= n {
-                let Place::Ram(p) = self.table[va] else { unreachable!() };
+                let Place::Ram(p) = self.table[va] else {
+                    unreachable!()
+                };
                 if !self.inject.hits(Leg::Setup) {
                     src[i] = entry(p as u64, VALID | MIGRATE | WRITE | COMPOUND);
                 }
@@ -220,12 +244,18 @@ impl Machine<'_> {
             let ask = vec![MIGRATE; FRAMES as usize];
             let mut seg = vec![Segment::default(); FRAMES as usize];
             let cpu = self.cpu();
-            let got = self.region.plan_to_device(cpu, &ask, &mut hog, &mut seg).expect("a plan");
+            let got = self
+                .region
+                .plan_to_device(cpu, &ask, &mut hog, &mut seg)
+                .expect("a plan");
             self.move_planned(first, &src);
             for d in hog.iter().filter(|d| **d != 0) {
                 self.region.rollback(cpu, d >> 6, 1).expect("hogged");
             }
-            assert_eq!(hog.iter().filter(|d| **d != 0).count(), got.claimed as usize);
+            assert_eq!(
+                hog.iter().filter(|d| **d != 0).count(),
+                got.claimed as usize
+            );
         } else {
             self.move_planned(first, &src);
         }
@@ -237,7 +267,10 @@ impl Machine<'_> {
         let mut dst = vec![0; n];
         let mut seg = vec![Segment::default(); n];
         let cpu = self.cpu();
-        let plan = self.region.plan_to_device(cpu, src, &mut dst, &mut seg).expect("a plan");
+        let plan = self
+            .region
+            .plan_to_device(cpu, src, &mut dst, &mut seg)
+            .expect("a plan");
         self.taken.short += u64::from(plan.wanted - plan.claimed);
 
         // Leg 3: one zero and one copy call; the driver says which segment failed.
@@ -249,7 +282,10 @@ impl Machine<'_> {
                 *frame = 0;
             }
         }
-        self.taken.zeroed += seg[n - nzero..].iter().map(|s| u64::from(s.npages)).sum::<u64>();
+        self.taken.zeroed += seg[n - nzero..]
+            .iter()
+            .map(|s| u64::from(s.npages))
+            .sum::<u64>();
         let mut ok = vec![true; n];
         for s in &mut seg[..plan.ncopy as usize] {
             if self.inject.hits(Leg::Copy) {
@@ -281,7 +317,9 @@ impl Machine<'_> {
                 for k in 0..pages {
                     self.device[index as usize + k] = 0;
                 }
-                self.region.rollback(cpu, index, pages as u64).expect("claimed");
+                self.region
+                    .rollback(cpu, index, pages as u64)
+                    .expect("claimed");
             } else {
                 for k in 0..pages {
                     if let Place::Ram(p) = self.table[first + i + k] {
@@ -307,7 +345,11 @@ impl Machine<'_> {
             return;
         }
         self.taken.faults += 1;
-        let hi = if self.inject.hits(Leg::Window) { va + 1 } else { PAGES };
+        let hi = if self.inject.hits(Leg::Window) {
+            va + 1
+        } else {
+            PAGES
+        };
         let w = self.region.window(1, va as u64, 0, hi as u64, 512);
         assert!(w.first as usize <= va && w.first + w.npages <= hi as u64);
         let range: Vec<usize> = (w.first as usize..(w.first + w.npages) as usize).collect();
@@ -329,7 +371,9 @@ impl Machine<'_> {
         let mut src = vec![0; n];
         let mut dst = vec![0; n];
         for (i, &va) in range.iter().enumerate() {
-            let Place::Device(index) = self.table[va] else { continue };
+            let Place::Device(index) = self.table[va] else {
+                continue;
+            };
             if self.inject.hits(Leg::SetupBack) {
                 continue;
             }
@@ -360,7 +404,9 @@ impl Machine<'_> {
                 continue;
             }
             let p = (dst[i] >> 6) as usize;
-            let Place::Device(index) = self.table[va] else { unreachable!() };
+            let Place::Device(index) = self.table[va] else {
+                unreachable!()
+            };
             if !ok[i] {
                 self.ram[p] = None;
                 continue;
@@ -401,7 +447,11 @@ impl Machine<'_> {
         let mut rounds = 0;
         while self.region.stats().resident != 0 {
             rounds += 1;
-            assert!(rounds < 50, "teardown does not end: {:?}", self.region.stats());
+            assert!(
+                rounds < 50,
+                "teardown does not end: {:?}",
+                self.region.stats()
+            );
             self.inject.off.set(rounds > 10);
             let mut from = 0;
             while {
@@ -454,7 +504,10 @@ fn journey(inject: &Inject) -> Taken {
     let stats = m.region.stats();
     assert_eq!(stats.free, FRAMES, "{stats:?}");
     assert_eq!(stats.free_blocks, FRAMES / 512, "{stats:?}");
-    assert!(m.device.iter().all(|d| *d == 0), "device memory holds old data");
+    assert!(
+        m.device.iter().all(|d| *d == 0),
+        "device memory holds old data"
+    );
     assert_eq!(hmm_devmem::port::warnings(), 0);
     m.taken
 }
@@ -463,8 +516,13 @@ fn journey(inject: &Inject) -> Taken {
 fn a_failure_at_every_leg() {
     for leg in LEGS {
         for every in [1, 2, 4, 9, 50] {
-            let inject =
-                Inject { leg, every, seen: Cell::new(0), done: Cell::new(0), off: Cell::new(false) };
+            let inject = Inject {
+                leg,
+                every,
+                seen: Cell::new(0),
+                done: Cell::new(0),
+                off: Cell::new(false),
+            };
             // A name for the run, should it fail.
             println!("{inject}");
             let taken = journey(&inject);
@@ -473,8 +531,14 @@ fn a_failure_at_every_leg() {
                 assert!(inject.done.get() > 0, "{inject}: nothing was injected");
             }
             if leg == Leg::None {
-                assert!(taken.compounds > 0 && taken.singles > 0 && taken.zeroed > 0, "{taken:?}");
-                assert!(taken.faults > 0 && taken.evicted > 0 && taken.short > 0, "{taken:?}");
+                assert!(
+                    taken.compounds > 0 && taken.singles > 0 && taken.zeroed > 0,
+                    "{taken:?}"
+                );
+                assert!(
+                    taken.faults > 0 && taken.evicted > 0 && taken.short > 0,
+                    "{taken:?}"
+                );
             }
         }
     }

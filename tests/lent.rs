@@ -20,7 +20,9 @@ impl Lent {
     pub fn new(npages: u64, ncpus: u32) -> Lent {
         let size = region::size(npages, ncpus);
         assert_ne!(size, 0, "{npages} pages, {ncpus} CPUs");
-        let mut lent = Lent { lines: vec![Line([0xa5; 64]); size.div_ceil(64)] };
+        let mut lent = Lent {
+            lines: vec![Line([0xa5; 64]); size.div_ceil(64)],
+        };
         // SAFETY: `size` bytes of ours, used through regions only from here on.
         unsafe { Region::init(lent.mem(), size, npages, ncpus) }.expect("valid arguments");
         lent
@@ -54,13 +56,21 @@ pub fn coalesce(pages: &[Option<(u64, u64)>], step: u64) -> Vec<Segment> {
         let Some((src, dst)) = *page else { continue };
         if let Some(last) = out.last_mut() {
             let n = u64::from(last.npages);
-            if last.entry as u64 + n == i as u64 && last.src + n * step == src && last.dst + n == dst
+            if last.entry as u64 + n == i as u64
+                && last.src + n * step == src
+                && last.dst + n == dst
             {
                 last.npages += 1;
                 continue;
             }
         }
-        out.push(Segment { src, dst, npages: 1, entry: i as u32, ..Segment::default() });
+        out.push(Segment {
+            src,
+            dst,
+            npages: 1,
+            entry: i as u32,
+            ..Segment::default()
+        });
     }
     out
 }

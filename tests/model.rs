@@ -24,7 +24,9 @@ struct Model {
 
 impl Model {
     fn new(npages: u64) -> Model {
-        Model { frames: vec![Frame::Free; npages as usize] }
+        Model {
+            frames: vec![Frame::Free; npages as usize],
+        }
     }
 
     fn count(&self, what: Frame) -> u64 {
@@ -33,7 +35,9 @@ impl Model {
 
     fn free_blocks(&self) -> u64 {
         let blocks = self.frames.chunks_exact(512);
-        blocks.filter(|b| b.iter().all(|f| *f == Frame::Free)).count() as u64
+        blocks
+            .filter(|b| b.iter().all(|f| *f == Frame::Free))
+            .count() as u64
     }
 
     /// The runs of frames in state `what`, each inside one block.
@@ -60,7 +64,10 @@ impl Model {
         assert_eq!(stats.claimed, self.count(Frame::Claimed), "claimed");
         assert_eq!(stats.resident, self.count(Frame::Resident), "resident");
         assert_eq!(stats.free_blocks, self.free_blocks(), "free blocks");
-        assert_eq!(stats.free + stats.claimed + stats.resident + stats.retired, stats.total);
+        assert_eq!(
+            stats.free + stats.claimed + stats.resident + stats.retired,
+            stats.total
+        );
     }
 
     /// Plans `src`, checks everything that was promised about the answer, and
@@ -70,8 +77,16 @@ impl Model {
         let blocks = self.free_blocks();
         let free = self.count(Frame::Free);
         let mut dst = vec![u64::MAX; n];
-        let mut seg = vec![Segment { status: -1, ..Segment::default() }; n];
-        let plan = region.plan_to_device(Cpu(cpu), src, &mut dst, &mut seg).expect("a valid plan");
+        let mut seg = vec![
+            Segment {
+                status: -1,
+                ..Segment::default()
+            };
+            n
+        ];
+        let plan = region
+            .plan_to_device(Cpu(cpu), src, &mut dst, &mut seg)
+            .expect("a valid plan");
 
         let mut claimed = Vec::new();
         let mut copies = vec![None; n];
@@ -120,13 +135,20 @@ impl Model {
             i += pages;
         }
         for &index in &claimed {
-            let frame = self.frames.get_mut(index as usize).expect("inside the region");
+            let frame = self
+                .frames
+                .get_mut(index as usize)
+                .expect("inside the region");
             assert_eq!(*frame, Frame::Free, "page {index} handed out twice");
             *frame = Frame::Claimed;
         }
         assert_eq!(plan.wanted, wanted, "wanted");
         assert_eq!(u64::from(plan.claimed), claimed.len() as u64, "claimed");
-        assert_eq!(u64::from(plan.claimed), free.min(u64::from(wanted)), "all that were to be had");
+        assert_eq!(
+            u64::from(plan.claimed),
+            free.min(u64::from(wanted)),
+            "all that were to be had"
+        );
         if u64::from(wanted) == compounds.0 * 512 {
             assert_eq!(compounds.1, blocks.min(compounds.0), "blocks for compounds");
         }
@@ -142,14 +164,39 @@ impl Model {
 /// What a random history is made of. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    Plan { cpu: u32, kinds: Vec<(u8, u8)> },
-    Commit { cpu: u32, every: usize },
-    Rollback { cpu: u32, run: usize },
-    Release { cpu: u32, run: usize, part: (u8, u8) },
-    ReleaseAll { cpu: u32, every: usize },
-    Twice { cpu: u32, run: usize },
-    Outside { first: u64, npages: u64 },
-    Span { from: u64, max: u64 },
+    Plan {
+        cpu: u32,
+        kinds: Vec<(u8, u8)>,
+    },
+    Commit {
+        cpu: u32,
+        every: usize,
+    },
+    Rollback {
+        cpu: u32,
+        run: usize,
+    },
+    Release {
+        cpu: u32,
+        run: usize,
+        part: (u8, u8),
+    },
+    ReleaseAll {
+        cpu: u32,
+        every: usize,
+    },
+    Twice {
+        cpu: u32,
+        run: usize,
+    },
+    Outside {
+        first: u64,
+        npages: u64,
+    },
+    Span {
+        from: u64,
+        max: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -211,7 +258,12 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
         }
         Step::Commit { cpu, every } => {
             let mut n = 0;
-            for f in model.frames.iter_mut().filter(|f| **f == Frame::Claimed).step_by(*every) {
+            for f in model
+                .frames
+                .iter_mut()
+                .filter(|f| **f == Frame::Claimed)
+                .step_by(*every)
+            {
                 *f = Frame::Resident;
                 n += 1;
             }
@@ -226,15 +278,23 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
         Step::Release { cpu, run, part } => {
             if let Some((first, n)) = pick(&model.runs(Frame::Resident), *run) {
                 let skip = u64::from(part.0) % n;
-                let len = if part.1 < 100 { n - skip } else { u64::from(part.1) % (n - skip) + 1 };
-                region.release(Cpu(*cpu), first + skip, len).expect("resident pages");
+                let len = if part.1 < 100 {
+                    n - skip
+                } else {
+                    u64::from(part.1) % (n - skip) + 1
+                };
+                region
+                    .release(Cpu(*cpu), first + skip, len)
+                    .expect("resident pages");
                 model.frames[(first + skip) as usize..][..len as usize].fill(Frame::Free);
             }
         }
         Step::ReleaseAll { cpu, every } => {
             for (i, f) in model.frames.iter_mut().enumerate() {
                 if *f == Frame::Resident && i % every == 0 {
-                    region.release(Cpu(*cpu), i as u64, 1).expect("a resident page");
+                    region
+                        .release(Cpu(*cpu), i as u64, 1)
+                        .expect("a resident page");
                     *f = Frame::Free;
                 }
             }
@@ -423,7 +483,10 @@ fn window_follows_a_walk() {
     for (name, (home, faults)) in [
         ("up", walk(base + 5..base + 16384, base, base + 16384)),
         ("down", walk((base..base + 16384).rev(), base, base + 16384)),
-        ("strided", walk((base..base + 16384).step_by(3), base, base + 16384)),
+        (
+            "strided",
+            walk((base..base + 16384).step_by(3), base, base + 16384),
+        ),
     ] {
         assert!(home >= 16384 - 64, "{name}: nearly all of it: {home}");
         assert!(faults <= 45, "{name}: {faults} faults");
@@ -431,14 +494,19 @@ fn window_follows_a_walk() {
     // Two walks at once, in opposite directions.
     let both = (0..8192).flat_map(|i| [base + i, base + 16383 - i]);
     let (home, faults) = walk(both, base, base + 16384);
-    assert!(home == 16384 && faults <= 80, "two walks: {home} pages, {faults} faults");
+    assert!(
+        home == 16384 && faults <= 80,
+        "two walks: {home} pages, {faults} faults"
+    );
 }
 
 #[test]
 fn window_shrinks_when_faults_are_scattered() {
     let mut x = 1u64;
     let far = (0..2000).map(|_| {
-        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        x = x
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (x >> 20) % (1 << 30)
     });
     let (home, faults) = walk(far, 0, 1 << 30);
@@ -458,13 +526,20 @@ fn window_off_is_one_page() {
 #[test]
 fn sizes() {
     for (npages, ncpus) in [(0, 1), (1, 0), (1 << 32 | 1, 1), (1, 8193), (u64::MAX, 1)] {
-        assert_eq!(region::size(npages, ncpus), 0, "{npages} pages, {ncpus} CPUs");
+        assert_eq!(
+            region::size(npages, ncpus),
+            0,
+            "{npages} pages, {ncpus} CPUs"
+        );
     }
     assert!(region::size(1 << 32, 8192) > 1 << 29);
     // The budget: 2 bits a frame, aim 1.2, per-CPU slots apart.
     for shift in 13..=32 {
         let bits = region::Region::metadata(1 << shift) as f64 * 8.0 / (1u64 << shift) as f64;
-        assert!(bits <= if shift < 16 { 2.0 } else { 1.2 }, "2^{shift} pages: {bits} bits each");
+        assert!(
+            bits <= if shift < 16 { 2.0 } else { 1.2 },
+            "2^{shift} pages: {bits} bits each"
+        );
     }
 }
 
@@ -476,11 +551,20 @@ fn plans_that_are_refused_change_nothing() {
     src[100] = entry(512, VALID | MIGRATE | COMPOUND);
     let mut dst = vec![7; 600];
     let mut seg = vec![Segment::default(); 600];
-    assert_eq!(region.plan_to_device(Cpu(0), &src, &mut dst, &mut seg), Err(Errno::INVAL));
-    assert_eq!(region.plan_to_device(Cpu(0), &[], &mut [], &mut []), Err(Errno::INVAL));
+    assert_eq!(
+        region.plan_to_device(Cpu(0), &src, &mut dst, &mut seg),
+        Err(Errno::INVAL)
+    );
+    assert_eq!(
+        region.plan_to_device(Cpu(0), &[], &mut [], &mut []),
+        Err(Errno::INVAL)
+    );
     let n = hmm_devmem::plan::to_ram(&src, &dst, 0, &mut seg);
     assert_eq!(n, Err(Errno::INVAL));
-    assert_eq!(hmm_devmem::plan::to_ram(&[entry(5, 3)], &[entry(1, 1)], 6, &mut seg), Err(Errno::INVAL));
+    assert_eq!(
+        hmm_devmem::plan::to_ram(&[entry(5, 3)], &[entry(1, 1)], 6, &mut seg),
+        Err(Errno::INVAL)
+    );
     assert!(dst.iter().all(|d| *d == 7));
     assert_eq!(region.stats().free, 2048);
 }
@@ -498,7 +582,9 @@ fn split_compound_comes_back_whole() {
         region.commit(Cpu(0), 512);
         for i in 0..512 {
             let i = [i, 511 - i, i * 37 % 512][order];
-            region.release(Cpu(1), got[0] + i as u64, 1).expect("resident");
+            region
+                .release(Cpu(1), got[0] + i as u64, 1)
+                .expect("resident");
         }
         model.frames.fill(Frame::Free);
         model.check(&region);
@@ -520,13 +606,17 @@ fn small_claims_leave_blocks_whole() {
     }
     let mut x = 7u64;
     for _ in 0..100_000 {
-        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        x = x
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         let gone = mine.swap_remove((x >> 33) as usize % mine.len());
         region.rollback(Cpu(0), gone, 1).expect("claimed");
         model.frames[gone as usize] = Frame::Free;
         let mut dst = [0];
         let mut seg = [Segment::default()];
-        let plan: Plan = region.plan_to_device(Cpu(0), &one, &mut dst, &mut seg).expect("room");
+        let plan: Plan = region
+            .plan_to_device(Cpu(0), &one, &mut dst, &mut seg)
+            .expect("room");
         assert_eq!(plan.claimed, 1);
         let got = dst[0] >> 6;
         assert_eq!(model.frames[got as usize], Frame::Free);
@@ -534,7 +624,11 @@ fn small_claims_leave_blocks_whole() {
         mine.push(got);
     }
     model.check(&region);
-    assert!(region.stats().free_blocks >= nblocks / 2 - 3, "{:?}", region.stats());
+    assert!(
+        region.stats().free_blocks >= nblocks / 2 - 3,
+        "{:?}",
+        region.stats()
+    );
 }
 
 /// Whichever CPU holds the block: the last frame can be had from any other.
@@ -552,7 +646,9 @@ fn last_frame_from_any_cpu() {
     assert_eq!(model.count(Frame::Free), 0);
     for cpu in 0..4 {
         for last in [0, 511, 512, 1535, 1540] {
-            region.rollback(Cpu((cpu + 1) % 4), last, 1).expect("claimed");
+            region
+                .rollback(Cpu((cpu + 1) % 4), last, 1)
+                .expect("claimed");
             model.frames[last as usize] = Frame::Free;
             assert_eq!(model.plan(&region, cpu, &one), [last]);
             assert!(model.plan(&region, (cpu + 2) % 4, &one).is_empty());
@@ -583,7 +679,11 @@ fn threads_never_share_a_frame() {
         });
         let region = lent.region();
         let stats = region.stats();
-        assert_eq!((stats.free, stats.claimed, stats.resident), (npages, 0, 0), "{npages} pages");
+        assert_eq!(
+            (stats.free, stats.claimed, stats.resident),
+            (npages, 0, 0),
+            "{npages} pages"
+        );
         assert_eq!(hmm_devmem::port::warnings(), 0);
         // Nothing is hidden from a later claim, in whatever form it is asked for.
         let mut model = Model::new(npages);
@@ -601,7 +701,9 @@ fn threads_never_share_a_frame() {
 fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
     let mut x = u64::from(me) * 0x9e37_79b9;
     let mut random = move |n: u64| {
-        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        x = x
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (x >> 33) % n
     };
     let mut mine: Vec<u64> = Vec::new();
@@ -651,12 +753,18 @@ fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
                     if !single {
                         mine.sort_unstable();
                         let at = mine.partition_point(|p| *p < first);
-                        let up = mine[at..].iter().zip(first + 1..).take_while(|(a, b)| *a == b);
+                        let up = mine[at..]
+                            .iter()
+                            .zip(first + 1..)
+                            .take_while(|(a, b)| *a == b);
                         let up = up.count();
                         mine.drain(at..at + up);
                         n += up as u64;
                         let head = mine[..at].iter().rev();
-                        let down = head.zip((0..first).rev()).take_while(|(a, b)| *a == b).count();
+                        let down = head
+                            .zip((0..first).rev())
+                            .take_while(|(a, b)| *a == b)
+                            .count();
                         mine.drain(at - down..at);
                         first -= down as u64;
                         n += down as u64;
