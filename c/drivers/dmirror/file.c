@@ -125,8 +125,8 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 			return -EOPNOTSUPP;
 		if (xchg(&dmirror->small_once, false))
 			m.flags |= HMM_MIGRATE_SMALL;
-		/* A bad buffer is found before anything moves. */
-		if (fault_in_writeable(u64_to_user_ptr(cmd.ptr), len))
+		/* A bad buffer is found before anything moves; it may be the range itself. */
+		if (fault_in_safe_writeable(u64_to_user_ptr(cmd.ptr), len))
 			return -EFAULT;
 		ret = hmm_migrate_to_device(region, &m);
 		if (!ret)
