@@ -65,12 +65,7 @@ struct Args {
     quiet: bool,
 
     /// The program and its arguments.
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "PROGRAM ARGS"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     program: Vec<OsString>,
 }
 
@@ -423,6 +418,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
+        assert!(Args::try_parse_from(["hmm-run", "--unknown", "sort"]).is_err());
         for bad in [
             &["hmm-run"][..],
             &["hmm-run", "--interval", "0", "x"],

@@ -406,7 +406,8 @@ impl<'a> Walker<'a> {
         let Buffers { spans, text, .. } = buffers;
         let mut parser = Parser::new();
         let mut count = 0;
-        read_file(c"/proc/self/maps", text, |piece| {
+        // Of this thread: when the main thread has left, "self" has no memory any more.
+        read_file(c"/proc/thread-self/maps", text, |piece| {
             parser.feed(piece, |span| {
                 for part in without(span, own) {
                     if part.start < part.end {
@@ -424,7 +425,7 @@ impl<'a> Walker<'a> {
 
     /// Looks where the pages of at most 2 MiB are, and moves those that are in RAM.
     fn block(
-        &self,
+        &mut self,
         span: Span,
         places: &mut [Place; BLOCK_PAGES],
         round: &mut Round,
@@ -488,6 +489,10 @@ impl<'a> Walker<'a> {
                 sum.fetch_add(pages.saturating_sub(known), Relaxed);
             }
             from = run.end;
+        }
+        // Not only at the end of a round, which may be far away: a killed program has figures too.
+        if from != 0 && !self.account() {
+            return Err(libc::ENODEV);
         }
         Ok(())
     }

@@ -34,8 +34,16 @@ pub const MIGRATE_TO_DEV: u32 = iowr::<sys::hmm_dmirror_cmd>(0x02);
 pub const MIGRATE_TO_SYS: u32 = iowr::<sys::hmm_dmirror_cmd>(0x03);
 /// Where each page is.
 pub const SNAPSHOT: u32 = iowr::<sys::hmm_dmirror_cmd>(0x04);
+/// Take pages from the CPU for the device alone.
+pub const EXCLUSIVE: u32 = iowr::<sys::hmm_dmirror_cmd>(0x05);
+/// Has the device a page for itself alone?
+pub const CHECK_EXCLUSIVE: u32 = iowr::<sys::hmm_dmirror_cmd>(0x06);
 /// Bring every page of the device home.
 pub const RELEASE: u32 = iowr::<sys::hmm_dmirror_cmd>(0x07);
+/// How the next move through a descriptor shall go.
+pub const FLAGS: u32 = iowr::<sys::hmm_dmirror_cmd>(0x08);
+/// As `READ_NR`.
+pub const READ_UNLOCKED: u32 = iowr::<sys::hmm_dmirror_cmd>(0x09);
 /// Device and process counters.
 pub const INFO: u32 = iowr::<sys::hmm_dmirror_info>(0x40);
 /// Move what can be moved, count the rest.

@@ -445,6 +445,33 @@ impl Device {
         )
     }
 
+    /// Takes `out.len()` bytes (whole pages) from the CPU for the device alone and reads them. The
+    /// next touch by the CPU takes a page back.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP: this kernel does not offer it; else as [`Device::read`].
+    pub fn exclusive(&self, addr: u64, out: &mut [u8]) -> Result<Done> {
+        let pages = whole_pages("EXCLUSIVE", out.len())?;
+        self.cmd("EXCLUSIVE", ioctl::EXCLUSIVE, addr, out.as_mut_ptr(), pages)
+    }
+
+    /// Fails with EPERM if the device has a page of the range for itself alone.
+    ///
+    /// # Errors
+    /// EPERM: it has; EINVAL: a bad range.
+    pub fn check_exclusive(&self, addr: u64, pages: u64) -> Result<Done> {
+        let nr = ioctl::CHECK_EXCLUSIVE;
+        self.cmd("CHECK_EXCLUSIVE", nr, addr, std::ptr::null_mut(), pages)
+    }
+
+    /// How the next MIGRATE call through this descriptor shall go: `HMM_DMIRROR_FLAG_*`.
+    ///
+    /// # Errors
+    /// EINVAL: an unknown flag.
+    pub fn flags(&self, flags: u64) -> Result<Done> {
+        self.cmd("FLAGS", ioctl::FLAGS, 0, std::ptr::null_mut(), flags)
+    }
+
     /// Brings every page of the device's memory home, whoever owns it.
     ///
     /// # Errors
@@ -473,7 +500,7 @@ impl Device {
 pub const PAGE_SIZE: usize = 4096;
 
 fn whole_pages(call: &'static str, bytes: usize) -> Result<u64> {
-    if bytes % PAGE_SIZE != 0 {
+    if !bytes.is_multiple_of(PAGE_SIZE) {
         return Err(Error {
             call,
             errno: libc::EINVAL,

@@ -7,12 +7,16 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn c_says_the_same() {
-    let expected: [(&str, u64); 15] = [
+    let expected: [(&str, u64); 19] = [
         ("HMM_DMIRROR_READ", ioctl::READ_NR.into()),
         ("HMM_DMIRROR_WRITE", ioctl::WRITE_NR.into()),
         ("HMM_DMIRROR_MIGRATE_TO_DEV", ioctl::MIGRATE_TO_DEV.into()),
         ("HMM_DMIRROR_MIGRATE_TO_SYS", ioctl::MIGRATE_TO_SYS.into()),
         ("HMM_DMIRROR_SNAPSHOT", ioctl::SNAPSHOT.into()),
+        ("HMM_DMIRROR_EXCLUSIVE", ioctl::EXCLUSIVE.into()),
+        ("HMM_DMIRROR_CHECK_EXCLUSIVE", ioctl::CHECK_EXCLUSIVE.into()),
+        ("HMM_DMIRROR_FLAGS", ioctl::FLAGS.into()),
+        ("HMM_DMIRROR_READ_UNLOCKED", ioctl::READ_UNLOCKED.into()),
         ("HMM_DMIRROR_RELEASE", ioctl::RELEASE.into()),
         ("HMM_DMIRROR_INFO", ioctl::INFO.into()),
         ("HMM_DMIRROR_MOVE", ioctl::MOVE.into()),

@@ -2,8 +2,9 @@
 //! What the device itself sees and does: READ, WRITE, COMPUTE, SNAPSHOT, and two devices.
 
 use crate::buffer::{Buffer, word};
-use crate::harness::{Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, test};
+use crate::harness::{Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, skip, test};
 use hmm_uapi::{Device, Direction, Kind, PAGE_SIZE, Place};
+use std::os::fd::AsRawFd;
 
 pub const TESTS: &[Test] = &[
     test("device::reads_ram_and_device_memory", reads),
@@ -17,6 +18,9 @@ pub const TESTS: &[Test] = &[
     test("device::reads_into_its_own_range", reads_into_itself),
     test("device::snapshot_names_every_place", snapshot),
     test("device::snapshot_of_huge_pages", snapshot_huge),
+    test("device::exclusive_access", exclusive),
+    test("device::huge_pages_in_small_frames", small_frames),
+    test("device::mapping_of_the_node", mapping),
     test("device::two_devices_see_each_other", two_devices),
     test("device::two_devices_take_turns", two_devices_take_turns),
 ];
@@ -276,6 +280,94 @@ fn snapshot_huge(env: &Env) -> Outcome {
     );
     buffer.to_device(&device)?;
     buffer.verify(11)
+}
+
+/// The device has pages for itself until the CPU touches them.
+fn exclusive(env: &Env) -> Outcome {
+    let device = env.open()?;
+    let buffer = Buffer::filled(64, 14)?;
+    let mut seen = vec![0; buffer.len()];
+    match device.exclusive(buffer.addr(), &mut seen) {
+        Err(error) if error.errno == libc::EOPNOTSUPP => skip!("this kernel does not offer it"),
+        other => ensure_eq!(other?.pages, 64),
+    }
+    Buffer::same(&seen, 0, 14)?;
+    let taken = |pages: std::ops::Range<usize>| {
+        device
+            .check_exclusive(buffer.at(pages.start), pages.len() as u64)
+            .err()
+            .map(|e| e.errno)
+    };
+    ensure_eq!(
+        taken(0..64),
+        Some(libc::EPERM),
+        "CHECK_EXCLUSIVE of taken pages"
+    );
+    buffer.verify_pages(0..32, 14)?;
+    ensure_eq!(
+        taken(0..32),
+        None,
+        "CHECK_EXCLUSIVE after the CPU read them"
+    );
+    ensure_eq!(
+        taken(32..64),
+        Some(libc::EPERM),
+        "CHECK_EXCLUSIVE of the others"
+    );
+    buffer.fill(15);
+    ensure_eq!(
+        taken(0..64),
+        None,
+        "CHECK_EXCLUSIVE after the CPU wrote them"
+    );
+    buffer.verify(15)?;
+    // Taken pages move like others.
+    device.exclusive(buffer.addr(), &mut seen)?;
+    device.mv(buffer.range(), Direction::ToDevice)?;
+    buffer.verify(15)?;
+    conserved(&device).map(drop)
+}
+
+/// Without a 2 MiB frame a huge page goes page by page.
+fn small_frames(env: &Env) -> Outcome {
+    let device = env.open()?;
+    let buffer = Buffer::huge(1)?;
+    buffer.fill(16);
+    let mut seen = vec![0; buffer.len()];
+    device.flags(1)?;
+    let done = device.migrate_to_dev(buffer.addr(), &mut seen)?;
+    ensure_eq!(done.pages, 512);
+    Buffer::same(&seen, 0, 16)?;
+    ensure_eq!(buffer.local(&device)?, 512);
+    buffer.verify(16)?;
+    device.migrate_to_dev(buffer.addr(), &mut seen)?;
+    device.flags(1)?;
+    device.migrate_to_sys(buffer.addr(), 512)?;
+    ensure_eq!(buffer.local(&device)?, 0);
+    buffer.verify(16)?;
+    conserved(&device).map(drop)
+}
+
+/// Pages of the driver's own: the CPU and the device see them, and they never move.
+fn mapping(env: &Env) -> Outcome {
+    let device = env.open()?;
+    let flags = libc::MAP_SHARED;
+    let buffer = Buffer::map(
+        8,
+        libc::PROT_READ | libc::PROT_WRITE,
+        flags,
+        device.as_raw_fd(),
+    )?;
+    buffer.compare(0..8, |_| 0)?;
+    buffer.fill(17);
+    let moved = device.mv(buffer.range(), Direction::ToDevice)?;
+    ensure_eq!(moved.moved, 0, "{moved:?}");
+    buffer.verify(17)?;
+    let mut seen = vec![0; buffer.len()];
+    if device.read(buffer.addr(), &mut seen).is_ok() {
+        Buffer::same(&seen, 0, 17)?;
+    }
+    Ok(())
 }
 
 fn two_devices(env: &Env) -> Outcome {

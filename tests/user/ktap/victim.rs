@@ -19,7 +19,7 @@ pub fn run(name: &str, words: &[String]) -> ! {
         "exit" => {}
         "status" => std::process::exit(number),
         "signal" => {
-            work(200);
+            work(800);
             // SAFETY: ends this process.
             unsafe { libc::raise(number) };
         }
