@@ -205,23 +205,81 @@ fn builder(header: &str, license: &str) -> bindgen::Builder {
 }
 
 fn port() -> String {
-    builder("c/port.h", "GPL-2.0")
+    let text = builder("c/port.h", "GPL-2.0")
         .raw_line("#![allow(missing_docs)]")
         .allowlist_function("hmm_port_.*")
         .generate()
         .expect("bindgen reads c/port.h")
-        .to_string()
+        .to_string();
+    formatted(&text)
 }
 
 fn uapi() -> String {
-    builder(UAPI_HEADER, "GPL-2.0 WITH Linux-syscall-note")
+    let text = builder(UAPI_HEADER, "GPL-2.0 WITH Linux-syscall-note")
         .allowlist_file(".*hmm_dmirror\\.h")
         .derive_default(true)
         .derive_debug(true)
         .prepend_enum_name(false)
         .generate()
         .expect("bindgen reads the user ABI header")
-        .to_string()
+        .to_string();
+    formatted(&text)
+}
+
+/// bindgen's text as rustfmt would leave it, so that formatting the tree does
+/// not make it differ from its source: comments as lines instead of blocks, and
+/// short things on one line.
+fn formatted(text: &str) -> String {
+    let text = text
+        .replace("    [\n        \"", "    [\"")
+        .replace("\",\n    ][", "\"][")
+        .replace("(\n        file: ", "(file: ")
+        .replace("c_char,\n        line: ", "c_char, line: ")
+        .replace("c_uint,\n    ) -> !", "c_uint) -> !");
+    line_docs(&text)
+        .lines()
+        .map(|line| match line.find("][::core::mem::offset_of!") {
+            Some(at) if line.len() > 100 || line.len() - at > 60 => {
+                format!("{}]\n        {}\n", &line[..at], &line[at + 1..])
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+/// Comments as lines in place of blocks.
+fn line_docs(text: &str) -> String {
+    let mut out = String::new();
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        let body = match (&block, line.trim_start().strip_prefix("/**")) {
+            (None, Some(body)) => {
+                block = Some(line[..line.len() - line.trim_start().len()].to_owned());
+                body
+            }
+            (Some(_), _) => line,
+            (None, None) => {
+                out.push_str(line);
+                out.push('\n');
+                continue;
+            }
+        };
+        let (text, end) = match body.strip_suffix("*/") {
+            Some(text) => (text, true),
+            None => (body, false),
+        };
+        let indent = block.as_deref().unwrap_or("");
+        let text = format!(
+            "{indent}/// {}",
+            text.strip_prefix(' ').unwrap_or(text).replace('\t', "    ")
+        );
+        out.push_str(text.trim_end());
+        out.push('\n');
+        if end {
+            block = None;
+        }
+    }
+    out
 }
 
 /// Writes or compares one file; false when it differs.

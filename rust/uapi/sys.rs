@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note
 // GENERATED from c/drivers/dmirror/hmm_dmirror.h by `make gen`; not to be edited.
 
+pub const HMM_DMIRROR_FLAG_FAIL_ALLOC: u32 = 1;
 pub type __u32 = ::core::ffi::c_uint;
 pub type __u64 = ::core::ffi::c_ulonglong;
-/** struct hmm_dmirror_cmd - argument of the calls shared with the test driver
-@addr: (in) user address the device works on, page aligned
-@ptr: (in) user buffer: device data for READ and MIGRATE_TO_DEV is stored
-   here, WRITE takes it from here, SNAPSHOT stores one byte per page
-@npages: (in) number of pages
-@cpages: (out) pages done
-@faults: (out) device page faults taken*/
+/// struct hmm_dmirror_cmd - argument of the calls shared with the test driver
+/// @addr: (in) user address the device works on, page aligned
+/// @ptr: (in) user buffer: device data for READ and MIGRATE_TO_DEV is stored
+///     here, WRITE takes it from here, SNAPSHOT stores one byte per page
+/// @npages: (in) number of pages
+/// @cpages: (out) pages done
+/// @faults: (out) device page faults taken
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct hmm_dmirror_cmd {
@@ -50,24 +51,24 @@ pub const HMM_DMIRROR_KIND_NONE: _bindgen_ty_2 = 0;
 pub const HMM_DMIRROR_KIND_PRIVATE: _bindgen_ty_2 = 1;
 pub const HMM_DMIRROR_KIND_COHERENT: _bindgen_ty_2 = 2;
 pub type _bindgen_ty_2 = ::core::ffi::c_uint;
-/** struct hmm_dmirror_info - the device and what it did for this process
-@size: (in) sizeof(struct hmm_dmirror_info)
-@kind: (out) HMM_DMIRROR_KIND_*
-@page_size: (out) bytes in a page
-@reserved: (in) 0
-@frames_total: (out) device memory, in pages
-@frames_free: (out) of these, free
-@frames_claimed: (out) of these, picked by a migration still under way
-@frames_resident: (out) of these, holding a page of some process
-@to_device: (out) pages of this process moved to the device
-@to_ram_request: (out) pages brought back because somebody asked
-@to_ram_fault: (out) pages brought back because the CPU touched memory
-@cpu_faults: (out) CPU faults served
-@ns_to_device: (out) time spent moving to the device
-@ns_to_ram: (out) time spent moving back, faults included
-
-The process counters are those of the caller's address space on this device
-since it first opened it.*/
+/// struct hmm_dmirror_info - the device and what it did for this process
+/// @size: (in) sizeof(struct hmm_dmirror_info)
+/// @kind: (out) HMM_DMIRROR_KIND_*
+/// @page_size: (out) bytes in a page
+/// @reserved: (in) 0
+/// @frames_total: (out) device memory, in pages
+/// @frames_free: (out) of these, free
+/// @frames_claimed: (out) of these, picked by a migration still under way
+/// @frames_resident: (out) of these, holding a page of some process
+/// @to_device: (out) pages of this process moved to the device
+/// @to_ram_request: (out) pages brought back because somebody asked
+/// @to_ram_fault: (out) pages brought back because the CPU touched memory
+/// @cpu_faults: (out) CPU faults served
+/// @ns_to_device: (out) time spent moving to the device
+/// @ns_to_ram: (out) time spent moving back, faults included
+///
+/// The process counters are those of the caller's address space on this device
+/// since it first opened it.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct hmm_dmirror_info {
@@ -133,18 +134,18 @@ pub const HMM_DMIRROR_SKIP_NR: _bindgen_ty_4 = 7;
 pub type _bindgen_ty_4 = ::core::ffi::c_uint;
 pub const HMM_DMIRROR_MOVE_HOLES: _bindgen_ty_5 = 1;
 pub type _bindgen_ty_5 = ::core::ffi::c_uint;
-/** struct hmm_dmirror_move - move what can be moved, say what was not and why
-@size: (in) sizeof(struct hmm_dmirror_move)
-@direction: (in) HMM_DMIRROR_TO_DEVICE or HMM_DMIRROR_TO_RAM
-@addr: (in) start, page aligned
-@len: (in) bytes, a multiple of the page size, not 0
-@flags: (in) HMM_DMIRROR_MOVE_*
-@moved: (out) pages moved
-@skipped: (out) pages not moved, by reason; the unused rest is 0
-@ns: (out) time spent
-
-Holes in the range are no error. @moved + the sum of @skipped is the number of
-pages in the range, unless the call was interrupted by a deadly signal (EINTR).*/
+/// struct hmm_dmirror_move - move what can be moved, say what was not and why
+/// @size: (in) sizeof(struct hmm_dmirror_move)
+/// @direction: (in) HMM_DMIRROR_TO_DEVICE or HMM_DMIRROR_TO_RAM
+/// @addr: (in) start, page aligned
+/// @len: (in) bytes, a multiple of the page size, not 0
+/// @flags: (in) HMM_DMIRROR_MOVE_*
+/// @moved: (out) pages moved
+/// @skipped: (out) pages not moved, by reason; the unused rest is 0
+/// @ns: (out) time spent
+///
+/// Holes in the range are no error. @moved + the sum of @skipped is the number of
+/// pages in the range, unless the call was interrupted by a deadly signal (EINTR).
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct hmm_dmirror_move {
@@ -181,18 +182,18 @@ const _: () = {
 pub const HMM_DMIRROR_CHECKSUM: _bindgen_ty_6 = 1;
 pub const HMM_DMIRROR_ADD: _bindgen_ty_6 = 2;
 pub type _bindgen_ty_6 = ::core::ffi::c_uint;
-/** struct hmm_dmirror_compute - let the device work on memory in place
-@size: (in) sizeof(struct hmm_dmirror_compute)
-@op: (in) HMM_DMIRROR_CHECKSUM or HMM_DMIRROR_ADD
-@addr: (in) start, page aligned
-@len: (in) bytes, a multiple of the page size, not 0
-@operand: (in) for ADD; 0 for CHECKSUM
-@result: (out) for CHECKSUM: the sum over i of word[i] * (2 * i + 1), modulo 2^64
-@device_pages: (out) pages that the device found in its own memory
-@faults: (out) device page faults taken on the way
-
-The device goes through its own page table, faulting pages in where it must; it
-never moves them.*/
+/// struct hmm_dmirror_compute - let the device work on memory in place
+/// @size: (in) sizeof(struct hmm_dmirror_compute)
+/// @op: (in) HMM_DMIRROR_CHECKSUM or HMM_DMIRROR_ADD
+/// @addr: (in) start, page aligned
+/// @len: (in) bytes, a multiple of the page size, not 0
+/// @operand: (in) for ADD; 0 for CHECKSUM
+/// @result: (out) for CHECKSUM: the sum over i of word[i] * (2 * i + 1), modulo 2^64
+/// @device_pages: (out) pages that the device found in its own memory
+/// @faults: (out) device page faults taken on the way
+///
+/// The device goes through its own page table, faulting pages in where it must; it
+/// never moves them.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct hmm_dmirror_compute {
@@ -232,11 +233,11 @@ pub const HMM_DMIRROR_FAIL_COPY_TO_RAM: _bindgen_ty_7 = 2;
 pub const HMM_DMIRROR_FAIL_ZERO: _bindgen_ty_7 = 3;
 pub const HMM_DMIRROR_FAIL_WAIT: _bindgen_ty_7 = 4;
 pub type _bindgen_ty_7 = ::core::ffi::c_uint;
-/** struct hmm_dmirror_fail - make the device fail (needs CAP_SYS_ADMIN)
-@size: (in) sizeof(struct hmm_dmirror_fail)
-@leg: (in) HMM_DMIRROR_FAIL_*
-@skip: (in) let that many segments of this leg succeed first
-@count: (in) then fail that many*/
+/// struct hmm_dmirror_fail - make the device fail (needs CAP_SYS_ADMIN)
+/// @size: (in) sizeof(struct hmm_dmirror_fail)
+/// @leg: (in) HMM_DMIRROR_FAIL_*
+/// @skip: (in) let that many segments of this leg succeed first
+/// @count: (in) then fail that many
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct hmm_dmirror_fail {
