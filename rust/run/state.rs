@@ -102,9 +102,14 @@ pub struct State {
 }
 
 impl State {
+    /// Nanoseconds since the start of the program.
+    pub fn since_start(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.settings.start_ns)
+    }
+
     /// Adds one sample, taken `now_ns` (`CLOCK_MONOTONIC`).
     pub fn sample(&self, now_ns: u64, resident: u64, present: u64) {
-        let slot = now_ns.saturating_sub(self.settings.start_ns) / SLOT_NS;
+        let slot = self.since_start(now_ns) / SLOT_NS;
         let slot = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get(slot));

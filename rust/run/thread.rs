@@ -503,8 +503,9 @@ impl<'a> Walker<'a> {
             return;
         }
         let mut line = Line { text, len: 0 };
-        let ms = begin.saturating_sub(self.state.settings.start_ns) / 1_000_000;
+        let ms = self.state.since_start(begin) / 1_000_000;
         line.field("{\"ms\":", ms);
+        line.field(",\"end_ms\":", self.state.since_start(now_ns()) / 1_000_000);
         line.field(",\"pid\":", pid().unsigned_abs().into());
         line.field(",\"pages\":", round.present);
         line.field(",\"on_device\":", round.before);

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `hmm-demo`: real, unmodified programs, plain and under `hmm-run`, their outputs compared byte
+//! for byte. Prints lines `HMM-DEMO {json}`; see ../README.md for their fields.
+
+use hmm_uapi::Device;
+use serde_json::{Value, json};
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const HELP: &str = "\
+usage: hmm-demo [--device NODE] [--interval MS] [--dir DIR] programs FILE...
+       hmm-demo frames
+
+  programs   sort, xz and sqlite3 on the lines of the files, plain and under hmm-run
+  frames     what is in device memory when nobody uses it any more
+";
+
+/// Lines given to sort, and bytes given to xz; rows of the table.
+const LINES: usize = 150_000;
+const XZ_BYTES: usize = 3 << 20;
+const ROWS: usize = 100_000;
+/// Points of a picture.
+const COLUMNS: usize = 60;
+
+struct Demo {
+    device: PathBuf,
+    interval: String,
+    dir: PathBuf,
+}
+
+/// One program: what it reads and writes are files, as its output may be large.
+struct Act<'a> {
+    name: &'a str,
+    program: &'a [&'a str],
+    input: &'a Path,
+}
+
+fn main() -> ExitCode {
+    let mut demo = Demo {
+        device: "/dev/hmm_dmirror0".into(),
+        interval: "100".into(),
+        dir: std::env::temp_dir().join("hmm-demo"),
+    };
+    let mut words = std::env::args().skip(1);
+    let mut what = String::new();
+    let mut files = Vec::new();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--device" => demo.device = words.next().unwrap_or_default().into(),
+            "--interval" => demo.interval = words.next().unwrap_or_default(),
+            "--dir" => demo.dir = words.next().unwrap_or_default().into(),
+            _ if what.is_empty() => what = word,
+            _ => files.push(PathBuf::from(word)),
+        }
+    }
+    let result = match what.as_str() {
+        "programs" if !files.is_empty() => demo.programs(&files),
+        "frames" => frames(),
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("hmm-demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(event: &Value) {
+    println!("HMM-DEMO {event}");
+}
+
+/// A number for each line, the same every time, to bring lines into disorder.
+fn scramble(index: usize) -> u64 {
+    let mut z = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
+}
+
+impl Demo {
+    fn programs(&self, files: &[PathBuf]) -> Result<bool> {
+        fs::create_dir_all(&self.dir)?;
+        let mut text = String::new();
+        for file in files {
+            text += &String::from_utf8_lossy(&fs::read(file)?);
+        }
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() {
+            return Err("the files have no lines".into());
+        }
+        let words = self.write("lines", |out| {
+            (0..LINES)
+                .try_for_each(|i| writeln!(out, "{:011} {}", scramble(i), lines[i % lines.len()]))
+        })?;
+        let plain = self.write("text", |out| {
+            let bytes = text.as_bytes().iter().cycle().take(XZ_BYTES);
+            out.write_all(&bytes.copied().collect::<Vec<_>>())
+        })?;
+        let sql = self.write("sql", |out| sql(out, &lines))?;
+
+        let mut fine = self.perform(&Act {
+            name: "sort",
+            program: &["sort"],
+            input: &words,
+        })?;
+        fine &= self.perform(&Act {
+            name: "xz",
+            program: &["xz", "-2", "-c"],
+            input: &plain,
+        })?;
+        let packed = self.dir.join("xz.out");
+        fine &= self.perform(&Act {
+            name: "xz -d",
+            program: &["xz", "-d", "-c"],
+            input: &packed,
+        })?;
+        if fs::read(self.dir.join("xz -d.out"))? != fs::read(&plain)? {
+            eprintln!("hmm-demo: what xz unpacked is not what it packed");
+            fine = false;
+        }
+        let act = Act {
+            name: "sqlite3",
+            program: &["sqlite3", "-batch", ":memory:"],
+            input: &sql,
+        };
+        fine &= self.perform(&act)?;
+        if !fs::read_to_string(self.dir.join("sqlite3.out"))?.ends_with("ok\n") {
+            eprintln!("hmm-demo: the integrity check of sqlite3 is not ok");
+            fine = false;
+        }
+        fs::remove_dir_all(&self.dir)?;
+        Ok(fine)
+    }
+
+    fn write(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+    ) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        let mut out = BufWriter::new(File::create(&path)?);
+        fill(&mut out)?;
+        out.flush()?;
+        Ok(path)
+    }
+
+    /// Runs a program plain and under hmm-run and tells of both.
+    fn perform(&self, act: &Act) -> Result<bool> {
+        let path = |end: &str| self.dir.join(format!("{}.{end}", act.name));
+        let (plain, moved, figures, places) =
+            (path("plain"), path("out"), path("json"), path("places"));
+        let plain_time = run(
+            Command::new(act.program[0]).args(&act.program[1..]),
+            act,
+            &plain,
+        )?;
+        let mut command = Command::new("hmm-run");
+        command.arg("--quiet").arg("--device").arg(&self.device);
+        command.arg("--interval").arg(&self.interval);
+        command
+            .arg("--json")
+            .arg(&figures)
+            .arg("--residency")
+            .arg(&places);
+        command.arg("--").args(act.program);
+        let moved_time = run(&mut command, act, &moved)?;
+
+        let identical = fs::read(&plain)? == fs::read(&moved)?;
+        let figures: Value = serde_json::from_slice(&fs::read(&figures)?)?;
+        tell(&json!({
+            "kind": "run",
+            "name": act.name,
+            "plain_ms": plain_time.as_millis(),
+            "device_ms": moved_time.as_millis(),
+            "to_device": figures["pages_to_device"],
+            "to_ram": figures["pages_to_ram"],
+            "faults": figures["cpu_faults"],
+            "peak_resident": figures["peak_resident"],
+            "rounds": figures["rounds"],
+            "blocks_collapsed": figures["blocks_collapsed"],
+            "ns_to_device": figures["ns_to_device"],
+            "ns_to_ram": figures["ns_to_ram"],
+            "residency": figures["residency"],
+            "output_bytes": fs::metadata(&moved)?.len(),
+            "identical": identical,
+        }));
+        tell(&picture(act.name, &fs::read_to_string(&places)?));
+        fs::remove_file(&plain)?;
+        if !identical {
+            eprintln!("hmm-demo: the output of {} differs under hmm-run", act.name);
+        }
+        Ok(identical)
+    }
+}
+
+fn run(command: &mut Command, act: &Act, output: &Path) -> Result<Duration> {
+    let begin = Instant::now();
+    let status = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::from(File::open(act.input)?))
+        .stdout(Stdio::from(File::create(output)?))
+        .status()
+        .map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;
+    if !status.success() {
+        return Err(format!("{}: {status}", act.name).into());
+    }
+    Ok(begin.elapsed())
+}
+
+/// A table of the lines, a smaller one, a join of both, and a check of everything.
+fn sql(out: &mut impl Write, lines: &[&str]) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "create table word(id integer primary key, part integer, text);"
+    )?;
+    writeln!(
+        out,
+        "create table part(part integer primary key, name);\nbegin;"
+    )?;
+    for part in 0..1000 {
+        writeln!(
+            out,
+            "insert into part values({part}, 'part {}');",
+            scramble(part) % 977
+        )?;
+    }
+    for row in 0..ROWS {
+        let text: String = lines[row % lines.len()].chars().take(40).collect();
+        let text = text.replace('\'', "''");
+        writeln!(
+            out,
+            "insert into word values({row}, {}, '{text}');",
+            scramble(row) % 1000
+        )?;
+    }
+    writeln!(
+        out,
+        "commit;\n\
+         create index by_part on word(part);\n\
+         select name, count(*), sum(length(text)), min(text), max(word.id)\n\
+         from word join part using(part) group by name order by name;\n\
+         pragma integrity_check;"
+    )
+}
+
+/// The residency lines as points at equal distances: pages on the device.
+fn picture(name: &str, lines: &str) -> Value {
+    let mut points: Vec<(u64, u64)> = Vec::new();
+    for line in lines.lines() {
+        if let Ok(line) = serde_json::from_str::<Value>(line) {
+            let number = |key: &str| line[key].as_u64().unwrap_or(0);
+            points.push((number("ms"), number("on_device")));
+            points.push((number("end_ms"), number("on_device_after")));
+        }
+    }
+    let last = points.last().map_or(0, |point| point.0);
+    let columns = COLUMNS.min(points.len() * 4);
+    let ms: Vec<u64> = (1..=columns as u64)
+        .map(|c| last * c / columns as u64)
+        .collect();
+    let resident: Vec<u64> = ms
+        .iter()
+        .map(|&ms| {
+            points
+                .iter()
+                .rev()
+                .find(|point| point.0 <= ms)
+                .map_or(0, |point| point.1)
+        })
+        .collect();
+    json!({"kind": "picture", "name": name, "resident": resident, "ms": ms})
+}
+
+/// Nobody is there any more: every frame has to be free.
+fn frames() -> Result<bool> {
+    let mut sums = [0_u64; 4];
+    for path in Device::list() {
+        let end = Instant::now() + Duration::from_secs(10);
+        let device = Device::open(&path)?;
+        // Pages of the last process go when the kernel gets to it.
+        let info = loop {
+            let info = device.info()?;
+            if info.frames_free == info.frames_total || Instant::now() > end {
+                break info;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let here = [
+            info.frames_total,
+            info.frames_free,
+            info.frames_claimed,
+            info.frames_resident,
+        ];
+        sums.iter_mut()
+            .zip(here)
+            .for_each(|(sum, frames)| *sum += frames);
+    }
+    let [total, free, claimed, resident] = sums;
+    let leaked = claimed + resident;
+    let lost = total.saturating_sub(free + leaked);
+    tell(&json!({
+        "kind": "device", "total": total, "free": free, "claimed": claimed,
+        "resident": resident, "lost": lost, "leaked": leaked,
+    }));
+    Ok(total != 0 && lost == 0 && leaked == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_holds_what_was_there() {
+        let lines = "{\"ms\":0,\"end_ms\":50,\"on_device\":0,\"on_device_after\":8}\n\
+                     {\"ms\":100,\"end_ms\":120,\"on_device\":4,\"on_device_after\":6}\n";
+        let picture = picture("x", lines);
+        let ms: Vec<_> = picture["ms"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(Value::as_u64)
+            .collect();
+        assert_eq!(ms.len(), 16);
+        assert_eq!(ms[15], Some(120));
+        let resident = picture["resident"].as_array().unwrap();
+        assert_eq!(resident[0], 0);
+        assert_eq!(resident[7], 8);
+        assert_eq!(resident[15], 6);
+    }
+
+    #[test]
+    fn nothing_seen_is_an_empty_picture() {
+        assert_eq!(picture("x", "")["resident"], json!([]));
+    }
+
+    #[test]
+    fn the_script_is_complete() {
+        let mut script = Vec::new();
+        sql(&mut script, &["it's"]).unwrap();
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("'it''s'"));
+        assert_eq!(script.matches("insert into word").count(), ROWS);
+    }
+}
