@@ -179,6 +179,9 @@ void hmm_note_pop(struct hmm_note *note);
 void hmm_note_migrate(struct hmm_note *note, unsigned long *dst);
 void hmm_note_finish(struct hmm_note *note, unsigned long *dst);
 
+/* mirror.c */
+void hmm_mirror_exit(void);
+
 /* hmm_device.c */
 int hmm_device_init(void);
 void hmm_device_exit(void);

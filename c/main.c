@@ -97,6 +97,7 @@ err_cache:
 
 static void __exit hmm_devmem_exit(void)
 {
+	hmm_mirror_exit();
 	hmm_device_exit();
 	destroy_workqueue(hmm_workqueue);
 	/* Accounts are freed by RCU. */
