@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import bench
 import boot
 import build
 import cache
@@ -18,8 +19,6 @@ import klog
 import suite
 from initramfs import Tree
 from progress import Failure
-
-import bench
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -109,7 +109,7 @@ def _perform(name: str, machine_name: str) -> Act:
         act.trouble += [report.trouble, *(f"  | {line}" for line in boot.console_tail(report, 30))]
     act.trouble += [f"kernel: {line}" for line in klog.complaints(klog.since_start(report.log))]
     for event in act.events:
-        for key in ("wrong_bytes", "lost", "leaked", "claimed"):
+        for key in ("wrong_bytes", "wrong_sums", "lost", "leaked", "claimed"):
             if event.get(key):
                 act.trouble.append(f"{event.get('name', event.get('kind'))}: {key} is {event[key]}")
         if event.get("identical") is False:
@@ -148,8 +148,12 @@ def curve(values: list[float], width: int) -> str:
     return "".join(_BARS[round(cell * (len(_BARS) - 1) / top)] for cell in cells)
 
 
-def _per_page(event: Event, microseconds: str, pages: str) -> str:
-    return f"{event[microseconds] / event[pages]:.1f} µs" if event.get(microseconds) and event.get(pages) else ""
+def _per_page(event: Event, spent: str, pages: str) -> str:
+    """Microseconds per page, from a time in _us or in ns_."""
+    if not event.get(spent) or not event.get(pages):
+        return ""
+    unit = 1000 if spent.startswith("ns_") else 1
+    return f"{event[spent] / unit / event[pages]:.1f} µs"
 
 
 def _page(act: Act) -> list[str]:
@@ -158,16 +162,21 @@ def _page(act: Act) -> list[str]:
     for event in act.of("compute"):
         lines += ["", f"  A C program fills {event.get('mib', '?')} MiB from malloc,"
                       " the device works on it in place, the CPU checks every byte"]
-        lines += _table(["", "pages", "per page"],
-                        [["moved to the device", _number(event.get("to_device")), _per_page(event, "to_device_us", "to_device")],
-                         ["came back when touched", _number(event.get("to_ram")), _per_page(event, "to_ram_us", "to_ram")],
-                         ["CPU faults for that", _number(event.get("faults")), ""],
-                         ["wrong bytes", _number(event.get("wrong_bytes")), ""]])
+        rows = [["moved to the device", _number(event.get("to_device")), _per_page(event, "to_device_us", "to_device")],
+                ["the device worked on, in its own memory", _number(event.get("computed_on_device")),
+                 _per_page(event, "compute_us", "computed_on_device")],
+                ["came back when the CPU touched them", _number(event.get("to_ram")), _per_page(event, "to_ram_us", "to_ram")],
+                ["CPU faults for that", _number(event.get("faults")), ""],
+                ["wrong bytes", _number(event.get("wrong_bytes")), ""]]
+        if act.machine.name == "coherent":
+            rows[2:4] = [["came back (the CPU uses them where they are)", _number(event.get("to_ram")), ""]]
+        lines += _table(["", "pages", "per page"], rows)
     runs = act.of("run")
     if runs:
         lines += ["", "  Unmodified programs of this machine, their memory moved under them all the time by hmm-run"]
-        lines += _table(["program", "→ device", "→ RAM", "CPU faults", "peak on device", "plain", "under hmm-run", "output"],
-                        [[str(e.get("name")), _number(e.get("to_device")), _number(e.get("to_ram")), _number(e.get("faults")),
+        head = ["program", "→ device", "per page", "→ RAM", "per page", "CPU faults", "peak", "plain", "hmm-run", "output"]
+        lines += _table(head, [[str(e.get("name")), _number(e.get("to_device")), _per_page(e, "ns_to_device", "to_device"),
+                          _number(e.get("to_ram")), _per_page(e, "ns_to_ram", "to_ram"), _number(e.get("faults")),
                           _number(e.get("peak_resident")), _milliseconds(e.get("plain_ms")), _milliseconds(e.get("device_ms")),
                           "identical" if e.get("identical") else "DIFFERENT"] for e in runs])
     pictures = [event for event in act.of("picture") if event.get("resident")]
