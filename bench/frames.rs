@@ -3,7 +3,7 @@
 //! spinlock (nouveau_dmem and the kernel's own test driver link free pages
 //! through their `struct page`).
 //!
-//! `cargo bench --bench frames`, or `make bench`, which also turns the
+//! `cargo bench -p hmm-bench --bench frames`, or `make bench`, which also turns the
 //! vectoriser off, as in a kernel. Times are thread CPU times, so that a busy
 //! machine shows less; still, compare ratios of one run only. After criterion's
 //! own output comes one table, and the same as `target/bench.json`.
@@ -605,7 +605,8 @@ fn summary() {
     });
     json.push_str("\n]\n");
     println!("{table}");
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    let target = std::env::var("BENCH_OUT")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
     match std::fs::write(format!("{target}/bench.json"), json) {
         Ok(()) => println!("written: {target}/bench.json"),
         Err(e) => println!("{target}/bench.json: {e}"),

@@ -3,7 +3,7 @@
 //! on the shapes of memory that matter: one run, 64K runs, nothing adjacent,
 //! half holes, one huge page.
 //!
-//! `cargo bench --bench plan`, or `make bench`. The table at the end shows the
+//! `cargo bench -p hmm-bench --bench plan`, or `make bench`. The table at the end shows the
 //! best time per entry; `target/bench-plan.json` has the same.
 
 use std::cell::RefCell;
@@ -180,7 +180,8 @@ fn main() {
         }
     });
     json.push_str("\n]\n");
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    let target = std::env::var("BENCH_OUT")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
     match std::fs::write(format!("{target}/bench-plan.json"), json) {
         Ok(()) => println!("\nwritten: {target}/bench-plan.json"),
         Err(e) => println!("\n{target}/bench-plan.json: {e}"),

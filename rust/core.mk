@@ -22,5 +22,6 @@ gen-check: ## compare the generated files with their sources
 .PHONY: bench
 # The vectoriser is off on both sides, as in a kernel.
 bench: export RUSTFLAGS := -Cno-vectorize-loops -Cno-vectorize-slp
+bench: export BENCH_OUT := $(CURDIR)/target
 bench: ## measure the core against its peers (target/bench*.json)
-	cargo bench --locked --target-dir target/bench --bench frames --bench plan -- --noplot
+	cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
