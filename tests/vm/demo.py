@@ -156,6 +156,13 @@ def _per_page(event: Event, spent: str, pages: str) -> str:
     return f"{event[spent] / unit / event[pages]:.1f} µs"
 
 
+def _program_row(event: Event) -> list[str]:
+    return [str(event.get("name")), _number(event.get("to_device")), _per_page(event, "ns_to_device", "to_device"),
+            _number(event.get("to_ram")), _per_page(event, "ns_to_ram", "to_ram"), _number(event.get("faults")),
+            _number(event.get("peak_resident")), _milliseconds(event.get("plain_ms")), _milliseconds(event.get("device_ms")),
+            "identical" if event.get("identical") else "DIFFERENT"]
+
+
 def _page(act: Act) -> list[str]:
     release = act.kernel.release
     lines = ["", f"── Linux {release}, unmodified ({act.kernel.version}) · {act.machine.name} device memory ".ljust(WIDTH, "─")]
@@ -175,10 +182,7 @@ def _page(act: Act) -> list[str]:
     if runs:
         lines += ["", "  Unmodified programs of this machine, their memory moved under them all the time by hmm-run"]
         head = ["program", "→ device", "per page", "→ RAM", "per page", "CPU faults", "peak", "plain", "hmm-run", "output"]
-        lines += _table(head, [[str(e.get("name")), _number(e.get("to_device")), _per_page(e, "ns_to_device", "to_device"),
-                          _number(e.get("to_ram")), _per_page(e, "ns_to_ram", "to_ram"), _number(e.get("faults")),
-                          _number(e.get("peak_resident")), _milliseconds(e.get("plain_ms")), _milliseconds(e.get("device_ms")),
-                          "identical" if e.get("identical") else "DIFFERENT"] for e in runs])
+        lines += _table(head, [_program_row(event) for event in runs])
     pictures = [event for event in act.of("picture") if event.get("resident")]
     if pictures:
         lines += ["", "  Pages on the device over time"]
