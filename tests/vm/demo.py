@@ -207,7 +207,10 @@ def _verdict(acts: list[Act]) -> list[str]:
     if len(ends) < len(acts):
         lines.append("  a machine did not report its device memory: nothing can be said about lost or leaked pages")
     else:
-        lines.append(f"  {moved:,} pages moved to device memory · {lost} pages lost, {leaked} pages leaked")
+        runs = [event for act in acts for event in act.of("run")]
+        same = sum(event.get("identical") is True for event in runs)
+        lines.append(f"  {moved:,} pages moved to device memory · {same} of {len(runs)} outputs identical byte for byte"
+                     f" · {lost} pages lost, {leaked} pages leaked")
     return lines
 
 
