@@ -15,9 +15,13 @@ const GUARD: usize = PAGE_SIZE;
 const REGION_BYTES: usize = GUARD + STACK + size_of::<Buffers>().next_multiple_of(PAGE_SIZE);
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// The unit of work: one huge page.
+/// One huge page.
 const BLOCK: u64 = 2 << 20;
 const BLOCK_PAGES: usize = 512;
+/// The unit of work. Each move makes all CPUs do something, so few large ones are better; but the
+/// end of the program waits for the one under way.
+const WINDOW: u64 = 4 * BLOCK;
+const WINDOW_PAGES: usize = 4 * BLOCK_PAGES;
 const SPANS: usize = 8192;
 const BINS: usize = 32;
 
@@ -31,7 +35,7 @@ const LIFE_CHECK_NS: u64 = 500_000_000;
 /// Everything the thread needs and will not ask the program's heap for.
 struct Buffers {
     spans: [Span; SPANS],
-    places: [Place; BLOCK_PAGES],
+    places: [Place; WINDOW_PAGES],
     text: [u8; 8192],
 }
 
@@ -374,10 +378,12 @@ impl<'a> Walker<'a> {
                 if stopping() {
                     break 'walk;
                 }
-                let end = span.end.min((start / BLOCK + 1) * BLOCK);
-                let bin = (passed * BINS as u64 / total.max(1)) as usize;
+                let end = span.end.min((start / WINDOW + 1) * WINDOW);
+                let bin = |offset| (offset * BINS as u64 / total.max(1)) as usize;
+                let window = Span { start, end };
+                let result = self.window(window, places, &mut round, |offset| bin(passed + offset));
                 passed += end - start;
-                match self.block(Span { start, end }, places, &mut round, bin) {
+                match result {
                     // A mapping that went away meanwhile is no reason to stop, a device is.
                     Err(libc::ENODEV | libc::EPERM | libc::EBADF | libc::ENOTTY) => {
                         usable = false;
@@ -423,13 +429,13 @@ impl<'a> Walker<'a> {
         count
     }
 
-    /// Looks where the pages of at most 2 MiB are, and moves those that are in RAM.
-    fn block(
+    /// Looks where the pages of a window are, and moves those that are in RAM.
+    fn window(
         &mut self,
         span: Span,
-        places: &mut [Place; BLOCK_PAGES],
+        places: &mut [Place; WINDOW_PAGES],
         round: &mut Round,
-        bin: usize,
+        bin: impl Fn(u64) -> usize,
     ) -> Result<(), i32> {
         let pages = ((span.end - span.start) / PAGE) as usize;
         let places = &mut places[..pages];
@@ -441,60 +447,62 @@ impl<'a> Walker<'a> {
         };
         self.call(ioctl::SNAPSHOT, &mut cmd)?;
 
-        let local = places.iter().filter(|place| place.is_local()).count() as u64;
+        // Up to the first boundary of a huge page, then one huge page after the other.
+        let mut rest = &*places;
+        let mut start = span.start;
+        while !rest.is_empty() {
+            let to_boundary = ((BLOCK - start % BLOCK) / PAGE) as usize;
+            let (block, behind) = rest.split_at(to_boundary.min(rest.len()));
+            self.look(start, block, round, bin(start - span.start));
+            start += block.len() as u64 * PAGE;
+            rest = behind;
+        }
+
+        let Some(run) = in_ram(places) else {
+            return Ok(());
+        };
+        let mut arg = sys::hmm_dmirror_move {
+            size: size_of::<sys::hmm_dmirror_move>() as u32,
+            direction: sys::HMM_DMIRROR_TO_DEVICE,
+            addr: span.start + run.start as u64 * PAGE,
+            len: run.len() as u64 * PAGE,
+            ..Default::default()
+        };
+        self.call(ioctl::MOVE, &mut arg)?;
+        round.after += arg.moved;
+        // What was there already, or never touched, is no news.
+        let there = places[run].iter().filter(|place| place.is_local()).count() as u64;
+        let busy = &mut arg.skipped[sys::HMM_DMIRROR_SKIP_BUSY as usize];
+        *busy = busy.saturating_sub(there);
+        arg.skipped[sys::HMM_DMIRROR_SKIP_HOLE as usize] = 0;
+        for (sum, pages) in self.state.totals.skipped.iter().zip(arg.skipped) {
+            sum.fetch_add(pages, Relaxed);
+        }
+        // Not only at the end of a round, which may be far away: a killed program has figures too.
+        if self.account() {
+            Ok(())
+        } else {
+            Err(libc::ENODEV)
+        }
+    }
+
+    /// Counts the pages of one huge page's worth of addresses, and collapses them if asked to.
+    fn look(&self, start: u64, places: &[Place], round: &mut Round, bin: usize) {
+        let local = places.iter().filter(|place| place.is_local()).count();
         let ram = places.iter().filter(|place| place.is_ram()).count();
-        round.present += local + ram as u64;
-        round.before += local;
-        round.after += local;
+        round.present += (local + ram) as u64;
+        round.before += local as u64;
+        round.after += local as u64;
         if let Some(bin) = round.bins.get_mut(bin) {
             bin.0 += local as u32;
-            bin.1 += local as u32 + ram as u32;
+            bin.1 += (local + ram) as u32;
         }
         if self.collapse && ram == BLOCK_PAGES && !places.iter().all(|place| place.is_pmd()) {
             // SAFETY: the contents of memory stay as they are; a refusal is fine.
-            if unsafe { libc::madvise(span.start as *mut _, BLOCK as usize, MADV_COLLAPSE) } == 0 {
+            if unsafe { libc::madvise(start as *mut _, BLOCK as usize, MADV_COLLAPSE) } == 0 {
                 self.state.totals.collapsed.fetch_add(1, Relaxed);
             }
         }
-
-        let mut from = 0;
-        while let Some(run) = next_run(places, from) {
-            let mut arg = sys::hmm_dmirror_move {
-                size: size_of::<sys::hmm_dmirror_move>() as u32,
-                direction: sys::HMM_DMIRROR_TO_DEVICE,
-                addr: span.start + run.start as u64 * PAGE,
-                len: (run.end - run.start) as u64 * PAGE,
-                ..Default::default()
-            };
-            self.call(ioctl::MOVE, &mut arg)?;
-            round.after += arg.moved;
-            // Pages that were there already are no news.
-            let there = places[run.clone()]
-                .iter()
-                .filter(|place| place.is_local())
-                .count() as u64;
-            for (reason, (sum, &pages)) in self
-                .state
-                .totals
-                .skipped
-                .iter()
-                .zip(&arg.skipped)
-                .enumerate()
-            {
-                let known = if reason == sys::HMM_DMIRROR_SKIP_BUSY as usize {
-                    there
-                } else {
-                    0
-                };
-                sum.fetch_add(pages.saturating_sub(known), Relaxed);
-            }
-            from = run.end;
-        }
-        // Not only at the end of a round, which may be far away: a killed program has figures too.
-        if from != 0 && !self.account() {
-            return Err(libc::ENODEV);
-        }
-        Ok(())
     }
 
     /// One line of JSON for those who asked for it.
@@ -552,23 +560,11 @@ impl Line<'_> {
     }
 }
 
-/// The next run of pages worth a call: it starts and ends with a page in RAM, and between them
-/// there are no holes (pages already on the device cost the driver little).
-fn next_run(places: &[Place], from: usize) -> Option<std::ops::Range<usize>> {
-    let start = from
-        + places
-            .get(from..)?
-            .iter()
-            .position(|place| place.is_ram())?;
-    let mut end = start;
-    for (i, place) in places.iter().enumerate().skip(start) {
-        if place.is_ram() {
-            end = i + 1;
-        } else if !place.is_local() {
-            break;
-        }
-    }
-    Some(start..end)
+/// From the first to the last page that is in RAM; the device passes over what lies between.
+fn in_ram(places: &[Place]) -> Option<std::ops::Range<usize>> {
+    let first = places.iter().position(|place| place.is_ram())?;
+    let last = places.iter().rposition(|place| place.is_ram())?;
+    Some(first..last + 1)
 }
 
 #[cfg(test)]
@@ -581,27 +577,13 @@ mod tests {
     const HERE: Place = Place(0x22);
     const BAD: Place = Place(0xff);
 
-    fn runs(places: &[Place]) -> Vec<(usize, usize)> {
-        let mut from = 0;
-        let mut runs = Vec::new();
-        while let Some(run) = next_run(places, from) {
-            from = run.end;
-            runs.push((run.start, run.end));
-        }
-        runs
-    }
-
     #[test]
-    fn runs_hold_no_hole_and_end_in_ram() {
-        assert!(runs(&[]).is_empty());
-        assert!(runs(&[HOLE, ZERO, HERE, BAD]).is_empty());
-        assert_eq!(runs(&[RAM, RAM]), [(0, 2)]);
-        assert_eq!(runs(&[HERE, RAM, HERE, RAM, HERE]), [(1, 4)]);
-        assert_eq!(
-            runs(&[RAM, HOLE, RAM, ZERO, RAM, BAD, RAM]),
-            [(0, 1), (2, 3), (4, 5), (6, 7)]
-        );
-        assert_eq!(runs(&[RAM, HERE, HOLE, HERE, RAM]), [(0, 1), (4, 5)]);
+    fn a_move_begins_and_ends_in_ram() {
+        assert_eq!(in_ram(&[]), None);
+        assert_eq!(in_ram(&[HOLE, ZERO, HERE, BAD]), None);
+        assert_eq!(in_ram(&[RAM, RAM]), Some(0..2));
+        assert_eq!(in_ram(&[HERE, RAM, HOLE, RAM, HERE]), Some(1..4));
+        assert_eq!(in_ram(&[HOLE, RAM]), Some(1..2));
     }
 
     #[test]
