@@ -25,3 +25,9 @@ bench: export RUSTFLAGS := -Cno-vectorize-loops -Cno-vectorize-slp
 bench: export BENCH_OUT := $(CURDIR)/target
 bench: ## measure the core against its peers (target/bench*.json)
 	cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
+
+.PHONY: loom
+# Release mode, because the search is long; see tests/loom.rs for its bounds.
+loom: export RUSTFLAGS := --cfg loom
+loom: ## explore the interleavings of claim, release and hand-over (minutes)
+	cargo test --locked --release --target-dir target/loom --test loom

@@ -2,6 +2,7 @@
 //! What is in use: the spans that eviction and teardown bring home.
 #![forbid(unsafe_code)]
 
+use crate::atomic::look;
 use crate::frames::Frames;
 use crate::types::{BLOCK_PAGES, PageIndex, WORD_PAGES};
 
@@ -57,7 +58,7 @@ fn next_used(frames: &Frames<'_>, from: PageIndex) -> Option<PageIndex> {
     while page.0 < frames.npages {
         let block = page.block();
         if let Some(map) = frames.whole.get(block.map_word()) {
-            let whole = map.load(crate::atomic::Ordering::SeqCst);
+            let whole = look(map);
             let skip = u64::from((whole >> (block.0 % 64)).trailing_ones());
             if skip != 0 {
                 page = PageIndex(block.first().0 + skip * BLOCK_PAGES);

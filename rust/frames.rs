@@ -25,7 +25,7 @@
 //! Nothing here blocks: every loop is bounded, and the bound is stated.
 #![forbid(unsafe_code)]
 
-use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, look, pause};
 use crate::types::{
     BLOCK_PAGES, BLOCK_WORDS, Block, Cpu, PageIndex, WORD_PAGES, Word, low_bits, to_u64, to_usize,
 };
@@ -33,9 +33,16 @@ use crate::types::{
 /// No word chosen yet.
 const NOWHERE: u64 = u64::MAX;
 
-/// How often a full search is repeated when a whole block changed its form
-/// meanwhile (frames are invisible to others while that happens).
-const ROUNDS: u32 = 4;
+/// How often a full search is repeated when a block was being opened or closed
+/// meanwhile: its frames are out of sight for that moment. After that many, the
+/// caller is told that there is none; a caller who was interrupted in the midst
+/// of it may have some in hand.
+const ROUNDS: u32 = 64;
+
+/// In `moves`: one block is being opened or closed.
+const MOVING: u64 = 1;
+/// In `moves`: one block was.
+const MOVED: u64 = 1 << 32;
 
 /// How many open blocks one claim of a whole block may look at when no block
 /// is free as a whole. The position is kept, so that later claims see the rest.
@@ -134,7 +141,7 @@ pub struct Frames<'a> {
     pub held: &'a [AtomicU64],
     /// One slot per CPU, at least one.
     pub slots: &'a [CpuSlot],
-    /// Counts blocks that went from whole to open or back.
+    /// Low half: blocks that are being opened or closed. High half: how many were.
     pub moves: &'a AtomicU64,
 }
 
@@ -226,6 +233,7 @@ impl<'a> Frames<'a> {
     }
 
     /// The slot that books for `cpu`.
+    #[cfg(not(loom))]
     #[inline(always)]
     pub(crate) fn books(&self, cpu: Cpu) -> Option<&'a CpuSlot> {
         self.slot(cpu)
@@ -241,7 +249,7 @@ impl<'a> Frames<'a> {
     #[inline(always)]
     fn test(&self, map: &[AtomicU64], block: Block) -> bool {
         match map.get(block.map_word()) {
-            Some(word) => word.load(SeqCst) & block.map_bit() != 0,
+            Some(word) => look(word) & block.map_bit() != 0,
             None => false,
         }
     }
@@ -271,7 +279,7 @@ impl<'a> Frames<'a> {
         // word that is fought over this long is no place to stay.
         let mut turn = 0;
         while turn < 64 {
-            let free = word.load(SeqCst);
+            let free = look(word);
             if free == 0 {
                 return 0;
             }
@@ -321,7 +329,7 @@ impl<'a> Frames<'a> {
         let slot = self.slot(cpu)?;
         let cur = Word(to_usize(slot.cur.load(Relaxed)));
         if let Some(word) = self.words.get(cur.0) {
-            let free = word.load(SeqCst);
+            let free = look(word);
             if free != 0 {
                 // One bit, and only that bit is asked for: a `lock btr`.
                 let at = free.trailing_zeros();
@@ -363,7 +371,7 @@ impl<'a> Frames<'a> {
         // Bounded: ROUNDS searches, each over the maps once.
         let mut round = 0;
         while round < ROUNDS {
-            let moves = self.moves.load(SeqCst);
+            let before = look(self.moves);
             let found = self
                 .claim_partly_used(slot, cur.block(), want)
                 .or_else(|| self.claim_by_opening(slot, want))
@@ -371,7 +379,7 @@ impl<'a> Frames<'a> {
             if found.is_some() {
                 return found;
             }
-            if self.moves.load(SeqCst) == moves {
+            if self.quiet(before) {
                 return None;
             }
             round += 1;
@@ -379,11 +387,30 @@ impl<'a> Frames<'a> {
         None
     }
 
+    /// No block was opened or closed since `moves` was `before`, nor then.
+    fn quiet(&self, before: u64) -> bool {
+        let quiet = before % MOVED == 0 && look(self.moves) == before;
+        if !quiet {
+            pause();
+        }
+        quiet
+    }
+
+    /// A block starts to change its form ...
+    fn moving(&self) {
+        self.moves.fetch_add(MOVING, SeqCst);
+    }
+
+    /// ... and has done so.
+    fn moved(&self) {
+        self.moves.fetch_add(MOVED - MOVING, SeqCst);
+    }
+
     /// Partly used blocks first: whole ones are worth more to 2 MiB claims.
     fn claim_partly_used(&self, slot: &CpuSlot, near: Block, want: u64) -> Option<Grant> {
         // Bounded: each bit of `avail` as it was read, once.
         for i in around(near.map_word(), self.avail.len()) {
-            let mut bits = self.avail.get(i)?.load(SeqCst);
+            let mut bits = look(self.avail.get(i)?);
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
@@ -406,7 +433,15 @@ impl<'a> Frames<'a> {
 
     /// Opens a whole block for small claims and takes the first frames of it.
     fn claim_by_opening(&self, slot: &CpuSlot, want: u64) -> Option<Grant> {
-        let block = self.take_whole(slot)?;
+        // Nothing moves where there is nothing to open.
+        if self.whole.iter().all(|word| look(word) == 0) {
+            return None;
+        }
+        self.moving();
+        let Some(block) = self.take_whole(slot) else {
+            self.moved();
+            return None;
+        };
         let mask = low_bits(want);
         self.set(self.held, block);
         for (i, word) in self.block_words(block).iter().enumerate() {
@@ -417,7 +452,7 @@ impl<'a> Frames<'a> {
                 crate::warn_here!();
             }
         }
-        self.moves.fetch_add(1, SeqCst);
+        self.moved();
         self.settle(slot, block.word());
         Some(Grant {
             base: block.first(),
@@ -429,7 +464,9 @@ impl<'a> Frames<'a> {
     fn claim_from_others(&self, want: u64) -> Option<Grant> {
         // Bounded: each bit of `held` and `avail` as they were read, once.
         for (i, (held, avail)) in self.held.iter().zip(self.avail).enumerate() {
-            let mut bits = held.load(SeqCst) | avail.load(SeqCst);
+            // A block that is taken up or given up has one of the two bits at any
+            // time, but moves from one to the other: hence the second look.
+            let mut bits = look(held) | look(avail) | look(held);
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
@@ -466,15 +503,13 @@ impl<'a> Frames<'a> {
     }
 
     fn has_free(&self, block: Block) -> bool {
-        self.block_words(block)
-            .iter()
-            .any(|word| word.load(SeqCst) != 0)
+        self.block_words(block).iter().any(|word| look(word) != 0)
     }
 
     /// All 512 frames free and open.
     fn all_free(&self, block: Block) -> bool {
         let words = self.block_words(block);
-        !words.is_empty() && words.iter().all(|word| word.load(SeqCst) == u64::MAX)
+        !words.is_empty() && words.iter().all(|word| look(word) == u64::MAX)
     }
 
     /// Takes one whole block out of `whole`.
@@ -493,7 +528,7 @@ impl<'a> Frames<'a> {
         // Bounded: as in take_word().
         let mut turn = 0;
         while turn < 64 {
-            let bits = word.load(SeqCst);
+            let bits = look(word);
             if bits == 0 {
                 return None;
             }
@@ -525,8 +560,23 @@ impl<'a> Frames<'a> {
         let slot = self.slot(cpu)?;
         match self.take_whole(slot) {
             Some(block) => Some(block),
-            None => self.claim_merged(slot),
+            None => self.claim_block_elsewhere(slot),
         }
+    }
+
+    #[inline(never)]
+    fn claim_block_elsewhere(&self, slot: &CpuSlot) -> Option<Block> {
+        // Bounded: ROUNDS searches.
+        let mut round = 0;
+        while round < ROUNDS {
+            let before = look(self.moves);
+            let found = self.claim_merged(slot).or_else(|| self.take_whole(slot));
+            if found.is_some() || self.quiet(before) {
+                return found;
+            }
+            round += 1;
+        }
+        None
     }
 
     /// Looks for open blocks whose frames have all come back.
@@ -536,14 +586,18 @@ impl<'a> Frames<'a> {
         let mut seen = 0;
         // Bounded: each map word once, and MERGE_SCAN blocks looked into.
         for i in around(start, self.held.len()) {
-            let mut bits = self.held.get(i)?.load(SeqCst) | self.avail.get(i)?.load(SeqCst);
+            let mut bits = look(self.held.get(i)?) | look(self.avail.get(i)?);
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
-                if self.all_free(block) && self.merge(block) {
-                    slot.scan.store(to_u64(block.0), Relaxed);
-                    self.moves.fetch_add(1, SeqCst);
-                    return Some(block);
+                if self.all_free(block) {
+                    self.moving();
+                    let merged = self.merge(block);
+                    self.moved();
+                    if merged {
+                        slot.scan.store(to_u64(block.0), Relaxed);
+                        return Some(block);
+                    }
                 }
                 seen += 1;
                 if seen >= MERGE_SCAN {
@@ -599,9 +653,13 @@ impl<'a> Frames<'a> {
         // again; if it is gone once more, a later claim_block() will merge it.
         let mut turn = 0;
         while full && turn < 2 && self.all_free(block) {
-            if self.merge(block) {
+            self.moving();
+            let merged = self.merge(block);
+            if merged {
                 self.close(block);
-                self.moves.fetch_add(1, SeqCst);
+            }
+            self.moved();
+            if merged {
                 return;
             }
             turn += 1;
@@ -629,7 +687,7 @@ impl<'a> Frames<'a> {
             };
         }
         if !self.test(self.held, block) {
-            self.publish_unheld(block, word.load(SeqCst) == u64::MAX);
+            self.publish_unheld(block, look(word) == u64::MAX);
         }
         Released {
             freed: 1,
@@ -721,7 +779,7 @@ impl<'a> Frames<'a> {
             return u64::MAX;
         }
         match self.words.get(word.0) {
-            Some(bits) => bits.load(SeqCst),
+            Some(bits) => look(bits),
             None => 0,
         }
     }
@@ -733,7 +791,7 @@ impl<'a> Frames<'a> {
         let mut blocks = 0;
         // Bounded: each map word, and each block that is not whole, once.
         for (i, word) in self.whole.iter().enumerate() {
-            let whole = word.load(SeqCst);
+            let whole = look(word);
             blocks += u64::from(whole.count_ones());
             frames += u64::from(whole.count_ones()) * BLOCK_PAGES;
             let mut bits = !whole;
@@ -743,7 +801,7 @@ impl<'a> Frames<'a> {
                 let open: u64 = self
                     .block_words(block)
                     .iter()
-                    .map(|word| u64::from(word.load(SeqCst).count_ones()))
+                    .map(|word| u64::from(look(word).count_ones()))
                     .sum();
                 frames += open;
                 blocks += u64::from(open == BLOCK_PAGES);

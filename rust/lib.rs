@@ -35,6 +35,24 @@ pub mod atomic {
     pub use core::sync::atomic::{AtomicU64, Ordering};
     #[cfg(loom)]
     pub use loom::sync::atomic::{AtomicU64, Ordering};
+
+    /// A sequentially consistent load. The model checker knows that order only
+    /// for fences, so there it is a fence and a load.
+    #[inline(always)]
+    pub fn look(word: &AtomicU64) -> u64 {
+        #[cfg(loom)]
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        word.load(Ordering::SeqCst)
+    }
+
+    /// Lets another get on with its work before we look again.
+    #[inline(always)]
+    pub fn pause() {
+        #[cfg(loom)]
+        loom::thread::yield_now();
+        #[cfg(not(loom))]
+        core::hint::spin_loop();
+    }
 }
 
 /// The kernel object's panic handler. The link step fails when anything

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+//! All interleavings of small scenes (one of them within a bound that it states):
+//! no frame in two hands, none lost, and what was given back can be found again.
+//! `make loom` runs them; without `--cfg loom` this file is empty.
+#![cfg(loom)]
+
+use hmm_devmem::atomic::AtomicU64;
+use hmm_devmem::frames::{CpuSlot, Frames, Shape};
+use hmm_devmem::types::{Block, Cpu, PageIndex};
+use loom::sync::Arc;
+use loom::thread;
+
+/// A region in ordinary memory.
+struct Memory {
+    npages: u64,
+    words: Vec<AtomicU64>,
+    maps: [Vec<AtomicU64>; 3],
+    slots: Vec<CpuSlot>,
+    moves: AtomicU64,
+}
+
+fn zeroes(n: usize) -> Vec<AtomicU64> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Memory {
+    fn new(npages: u64) -> Arc<Memory> {
+        let shape = Shape::of(npages);
+        let memory = Memory {
+            npages,
+            words: zeroes(shape.nwords),
+            maps: [zeroes(shape.nmap), zeroes(shape.nmap), zeroes(shape.nmap)],
+            slots: (0..2)
+                .map(|cpu| CpuSlot::new(cpu, 2, shape.nblocks))
+                .collect(),
+            moves: AtomicU64::new(0),
+        };
+        memory.frames().format();
+        Arc::new(memory)
+    }
+
+    fn frames(&self) -> Frames<'_> {
+        Frames {
+            npages: self.npages,
+            words: &self.words,
+            whole: &self.maps[0],
+            avail: &self.maps[1],
+            held: &self.maps[2],
+            slots: &self.slots,
+            moves: &self.moves,
+        }
+    }
+
+    /// Everything that is left can be claimed, and with what is out it is all.
+    fn settle(&self, out: u64) {
+        let frames = self.frames();
+        let mut left = 0;
+        while frames.claim_block(Cpu(0)).is_some() {
+            left += 512;
+        }
+        while let Some(grant) = frames.claim(Cpu(1), 64) {
+            left += u64::from(grant.mask.count_ones());
+        }
+        assert_eq!(left + out, self.npages, "frames lost or doubled");
+    }
+}
+
+/// Explores all interleavings, or those in which a thread is interrupted at most
+/// `preemptions` times where it need not be.
+fn explore(preemptions: Option<usize>, scene: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = preemptions;
+    model.max_branches = 100_000;
+    model.check(scene);
+}
+
+/// Two CPUs and a stranger's CPU number want the same two frames.
+#[test]
+fn two_claims_of_the_last_frames() {
+    explore(None, || {
+        let memory = Memory::new(2);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_one(Cpu(1)));
+        let mine = memory.frames().claim_one(Cpu(0));
+        let theirs = thread.join().expect("a thread");
+        assert!(mine.is_some() && theirs.is_some(), "there were two");
+        assert_ne!(mine, theirs);
+        memory.settle(2);
+    });
+}
+
+/// The same slot for both: its place is swapped under their feet.
+#[test]
+fn two_callers_on_one_slot() {
+    explore(None, || {
+        let memory = Memory::new(512 + 1);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_one(Cpu(0)));
+        let mine = memory.frames().claim_one(Cpu(0));
+        let theirs = thread.join().expect("a thread");
+        assert!(mine.is_some() && theirs.is_some() && mine != theirs);
+        memory.settle(2);
+    });
+}
+
+/// A CPU leaves a block that has run dry while a frame of it comes back: the
+/// frame must be found afterwards.
+#[test]
+fn leaving_while_a_frame_comes_back() {
+    explore(None, || {
+        let memory = Memory::new(512 + 2);
+        let frames = memory.frames();
+        // CPU 0 holds the tail block, both frames of it are out.
+        let a = frames.claim_one(Cpu(0)).expect("a frame");
+        let b = frames.claim_one(Cpu(0)).expect("a frame");
+        assert_eq!((a, b), (PageIndex(512), PageIndex(513)));
+        let other = memory.clone();
+        let thread = thread::spawn(move || {
+            let got = other.frames().release_one(a);
+            assert_eq!((got.freed, got.already), (1, 0));
+        });
+        // Dry: goes on to the other block, or finds the frame that came back.
+        let c = frames.claim_one(Cpu(0)).expect("a frame");
+        thread.join().expect("a thread");
+        assert_ne!(c, b);
+        memory.settle(2);
+    });
+}
+
+/// The last frame of a block comes back, which closes the block, while another
+/// CPU claims from it.
+#[test]
+fn closing_while_another_claims() {
+    explore(Some(4), || {
+        let memory = Memory::new(512);
+        let frames = memory.frames();
+        let block = frames.claim_block(Cpu(0)).expect("the block");
+        assert_eq!(frames.release(PageIndex(1), 511).freed, 511);
+        let other = memory.clone();
+        let thread = thread::spawn(move || {
+            let got = other.frames().release_one(block.first());
+            assert_eq!((got.freed, got.already), (1, 0));
+        });
+        let mine = frames.claim_one(Cpu(1));
+        thread.join().expect("a thread");
+        assert!(mine.is_some(), "511 were free all the time");
+        memory.settle(1);
+    });
+}
+
+/// Two CPUs give back the last two frames of a block: it is whole afterwards,
+/// whoever was last.
+#[test]
+fn two_last_releases_make_a_block() {
+    explore(None, || {
+        let memory = Memory::new(512);
+        let frames = memory.frames();
+        assert_eq!(frames.claim_block(Cpu(0)), Some(Block(0)));
+        assert_eq!(frames.release(PageIndex(0), 100).freed, 100);
+        assert_eq!(frames.release(PageIndex(102), 410).freed, 410);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().release_one(PageIndex(100)).freed);
+        assert_eq!(frames.release_one(PageIndex(101)).freed, 1);
+        assert_eq!(thread.join().expect("a thread"), 1);
+        assert_eq!(
+            frames.claim_block(Cpu(1)),
+            Some(Block(0)),
+            "not whole again"
+        );
+        memory.settle(512);
+    });
+}
+
+/// One wants the block, the other a single frame of it.
+#[test]
+fn a_block_or_a_frame_of_it() {
+    explore(None, || {
+        let memory = Memory::new(512);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_one(Cpu(1)).is_some());
+        let block = memory.frames().claim_block(Cpu(0)).is_some();
+        let frame = thread.join().expect("a thread");
+        assert!(block != frame, "block {block}, frame {frame}");
+        memory.settle(if block { 512 } else { 1 });
+    });
+}
+
+/// The same frame is given back twice at once: one of the two is told.
+#[test]
+fn a_double_release_is_told() {
+    explore(None, || {
+        let memory = Memory::new(3);
+        let frames = memory.frames();
+        let page = frames.claim_one(Cpu(0)).expect("a frame");
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().release_one(page).freed);
+        let mine = frames.release_one(page).freed;
+        let theirs = thread.join().expect("a thread");
+        assert_eq!(mine + theirs, 1);
+        memory.settle(0);
+    });
+}
