@@ -154,9 +154,9 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     tree = Tree(boot.place_for(found, machine.name) / "tree")
     tree.add_modules(modules, machine)
     suite.equip(tree, suite.needs(chosen))
-    own = [boot.Job("load", "/modules/load", 60)]
-    last = [boot.Job("unload", "/modules/unload", 120),
-            boot.Job("load-again", "/modules/load && /modules/unload", 120)]
+    own = [boot.Job("modules-load", "/modules/load", 60)]
+    last = [boot.Job("modules-unload", "/modules/unload", 120),
+            boot.Job("modules-load-and-unload-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
     with Step(f"machine {group}") as step:
         done = 0
@@ -190,7 +190,7 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
 def _program(results: Results, group: str, job: boot.Job) -> None:
     tests = ktap.parse(job.output)
     for test in tests:
-        name = f"{job.name}: {test.name}" if test.name else job.name
+        name = test.name if test.name.startswith(job.name) else f"{job.name}: {test.name}".removesuffix(": ")
         if test.skipped:
             results.skip(group, name, test.reason)
         else:

@@ -56,6 +56,8 @@ def programs(kind: str) -> list[Program]:
             raise Failure(f"tests/user/suite.toml, [[{kind}]] {entry.get('name')}: {error}") from error
         if unknown := set(program.machines) - known:
             raise Failure(f"tests/user/suite.toml, {program.name}: unknown machine {', '.join(unknown)}")
+        if program.name in (other.name for other in result):
+            raise Failure(f"tests/user/suite.toml: there are two called {program.name}")
         result.append(program)
     return result
 
