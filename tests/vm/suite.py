@@ -48,7 +48,7 @@ def programs(kind: str) -> list[Program]:
     if not LIST.exists():
         raise Failure("there is no tests/user/suite.toml")
     known = set(kernel.table()["machines"])
-    result = []
+    result: list[Program] = []
     for entry in tomllib.loads(LIST.read_text()).get(kind, []):
         try:
             program = Program(**kernel.frozen(entry))
