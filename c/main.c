@@ -80,10 +80,11 @@ static int __init hmm_devmem_init(void)
 	ret = hmm_device_init();
 	if (ret)
 		goto err_workqueue;
-	pr_info("this kernel offers mirrors%s%s%s\n",
+	pr_info("this kernel offers mirrors%s%s%s%s\n",
 		hmm_devmem_caps() & HMM_CAP_PRIVATE ? ", private memory" : "",
 		hmm_devmem_caps() & HMM_CAP_COHERENT ? ", coherent memory" : "",
-		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "");
+		hmm_devmem_caps() & HMM_CAP_HUGE ? ", whole 2 MiB folios" : "",
+		hmm_devmem_caps() & HMM_CAP_EXCLUSIVE ? ", exclusive access" : "");
 	return 0;
 
 err_workqueue:
