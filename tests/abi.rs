@@ -2,10 +2,15 @@
 //! The border: C drives the core through the generated header, and the rules
 //! about `unsafe` are counted, not believed.
 
+mod lent;
+
 use std::ffi::c_int;
 use std::fs;
 
-use hmm_devmem::ffi::hmm_core_size;
+use hmm_devmem::ffi::{self, hmm_core_size};
+use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
+use lent::Lent;
+use proptest::prelude::*;
 
 #[link(name = "hmm_abi_test", kind = "static")]
 unsafe extern "C" {
@@ -21,6 +26,172 @@ fn c_drives_the_core() {
     println!("{done} checks passed, {failed} failed");
     assert_eq!(failed, 0, "checks failed; tests/abi.c says which");
     assert!(done > 150, "only {done} checks were made");
+}
+
+/// One call with whatever numbers; pointers are as the header asks.
+#[derive(Clone, Debug)]
+enum Call {
+    ToDevice {
+        cpu: u32,
+        src: Vec<u64>,
+        n: u32,
+    },
+    ToRam {
+        src: Vec<u64>,
+        dst: Vec<u64>,
+        first: u64,
+    },
+    Commit {
+        cpu: u32,
+        npages: u64,
+    },
+    Rollback {
+        cpu: u32,
+        index: u64,
+        npages: u64,
+    },
+    Release {
+        cpu: u32,
+        index: u64,
+        npages: u64,
+    },
+    Span {
+        from: u64,
+        max: u64,
+    },
+    Window {
+        key: u64,
+        page: u64,
+        lo: u64,
+        hi: u64,
+        max: u32,
+    },
+}
+
+/// Numbers that are small, at an edge, or anything.
+fn number() -> impl Strategy<Value = u64> {
+    let edge = prop_oneof![
+        Just(0),
+        Just(u64::MAX),
+        Just(1 << 32),
+        Just(1 << 63),
+        Just(512)
+    ];
+    prop_oneof![4 => 0..2000u64, 1 => edge, 1 => any::<u64>(), 1 => any::<u64>().prop_map(|x| x >> 12)]
+}
+
+/// Entries with every flag, close together or anywhere.
+fn entries() -> impl Strategy<Value = Vec<u64>> {
+    let one = prop_oneof![
+        3 => (0..600u64, 0..64u64).prop_map(|(pfn, flags)| pfn << 6 | flags),
+        1 => any::<u64>(),
+        1 => Just(0),
+    ];
+    let runs = prop::collection::vec((one, 1..600usize, any::<bool>()), 1..6);
+    runs.prop_map(|runs| {
+        let mut all = Vec::new();
+        for (first, n, same) in runs {
+            let n = if same { n } else { n % 4 + 1 };
+            all.extend((0..n as u64).map(|i| first.wrapping_add(i << 6)));
+        }
+        all
+    })
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let cpu = prop_oneof![3 => 0..4u32, 1 => any::<u32>()];
+    prop_oneof![
+        3 => (cpu.clone(), entries(), number())
+            .prop_map(|(cpu, src, n)| Call::ToDevice { cpu, src, n: n as u32 }),
+        2 => (entries(), entries(), number())
+            .prop_map(|(src, dst, first)| Call::ToRam { src, dst, first }),
+        1 => (cpu.clone(), number()).prop_map(|(cpu, npages)| Call::Commit { cpu, npages }),
+        2 => (cpu.clone(), number(), number())
+            .prop_map(|(cpu, index, npages)| Call::Rollback { cpu, index, npages }),
+        2 => (cpu, number(), number())
+            .prop_map(|(cpu, index, npages)| Call::Release { cpu, index, npages }),
+        1 => (number(), number()).prop_map(|(from, max)| Call::Span { from, max }),
+        2 => (number(), number(), number(), number(), any::<u32>())
+            .prop_map(|(key, page, lo, hi, max)| Call::Window { key, page, lo, hi, max }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Any sequence of calls with any numbers, most of them a caller's mistake:
+    /// no panic (overflow checks are on here), errors are known ones, and the
+    /// region never believes in more free frames than it has.
+    #[test]
+    fn any_calls_with_any_numbers(npages in 1..3000u64, calls in prop::collection::vec(call(), 1..25)) {
+        let lent = Lent::new(npages, 2);
+        let core = lent.core();
+        for call in calls {
+            let ret = garbage(core, &call, npages);
+            prop_assert!([0, -2, -22, -114].contains(&ret), "{call:?}: {ret}");
+            let mut stats = CoreStats::default();
+            // SAFETY: a living region and a structure to fill.
+            unsafe { ffi::hmm_core_stats(core, &mut stats) };
+            prop_assert_eq!(stats.total, npages);
+            prop_assert!(stats.free <= npages && stats.free_blocks <= npages / 512, "{:?}", stats);
+        }
+    }
+}
+
+fn garbage(core: *const hmm_devmem::region::Core, call: &Call, total: u64) -> c_int {
+    let mut seg = vec![Segment::default(); 4000];
+    let (mut first, mut npages) = (u64::MAX, 0);
+    // SAFETY: a living region; every array is as long as it is said to be, or
+    // its length is one that is refused before it is looked at.
+    unsafe {
+        match call {
+            Call::ToDevice { cpu, src, n } => {
+                let n = if *n > 65536 { *n } else { src.len() as u32 };
+                let mut dst = vec![0; src.len()];
+                let mut plan = Plan::default();
+                let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
+                let seg = seg.as_mut_ptr();
+                ffi::hmm_core_plan_to_device(core, *cpu, src, dst, n, seg, &mut plan)
+            }
+            Call::ToRam { src, dst, first } => {
+                let n = src.len().min(dst.len()) as u32;
+                let mut nseg = 0;
+                let (src, dst) = (src.as_ptr(), dst.as_ptr());
+                let ret =
+                    ffi::hmm_core_plan_to_ram(src, dst, n, *first, seg.as_mut_ptr(), &mut nseg);
+                assert!(nseg <= n);
+                ret
+            }
+            Call::Commit { cpu, npages } => {
+                ffi::hmm_core_commit(core, *cpu, *npages);
+                0
+            }
+            Call::Rollback { cpu, index, npages } => {
+                ffi::hmm_core_rollback(core, *cpu, *index, *npages)
+            }
+            Call::Release { cpu, index, npages } => {
+                ffi::hmm_core_release(core, *cpu, *index, *npages)
+            }
+            Call::Span { from, max } => {
+                let ret = ffi::hmm_core_next_span(core, *from, *max, &mut first, &mut npages);
+                assert!(ret != 0 || first + npages <= total && npages >= 1 && npages <= *max);
+                ret
+            }
+            Call::Window {
+                key,
+                page,
+                lo,
+                hi,
+                max,
+            } => {
+                let mut w = Window::default();
+                ffi::hmm_core_window(core, *key, *page, *lo, *hi, *max, &mut w);
+                assert!(w.first <= *page && *page - w.first < w.npages, "{w:?}");
+                assert!(w.npages <= 512, "{w:?}");
+                0
+            }
+        }
+    }
 }
 
 /// Where `unsafe` may stand.

@@ -32,6 +32,11 @@ impl Lent {
         NonNull::from(self.lines.as_mut_slice()).cast()
     }
 
+    /// What C holds.
+    pub fn core(&self) -> *const region::Core {
+        self.lines.as_ptr().cast()
+    }
+
     pub fn region(&self) -> Region<'_> {
         // SAFETY: made by new(), and borrowed as long as the view.
         unsafe { Region::at(self.lines.as_ptr().cast()) }.expect("a living region")
