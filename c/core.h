@@ -39,10 +39,7 @@ typedef int32_t s32;
 #define HMM_PLAN_MAX 65536
 /* The alignment of the memory that hmm_core_init() is given. */
 #define HMM_CORE_ALIGN 64
-
-/**
- * struct hmm_core - a region, in memory that C lends; what is in it is Rust's business.
- */
+/* struct hmm_core - a region, in memory that C lends; what is in it is Rust's business. */
 struct hmm_core;
 
 /**

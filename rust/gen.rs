@@ -151,7 +151,9 @@ fn tidy(text: &str) -> String {
         if line.is_empty() && out.ends_with("\n\n") {
             continue;
         }
-        if line.starts_with("#define") && i >= 3 && lines[i - 3] == "/**" {
+        let plain =
+            line.starts_with("#define") || line.starts_with("struct") && line.ends_with(';');
+        if plain && i >= 3 && lines[i - 3] == "/**" {
             // The three lines of the comment before are in `out`: fold them.
             let comment = format!("/**\n{}\n */\n", lines[i - 2]);
             if let Some(head) = out.strip_suffix(&comment) {
