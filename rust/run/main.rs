@@ -55,6 +55,11 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     residency: Option<PathBuf>,
 
+    /// Bring all memory back to RAM in every Nth round; 0: never. Private memory comes back when
+    /// the program touches it, coherent memory does not [default: 0 for private, 4 for coherent].
+    #[arg(long, value_name = "N")]
+    return_every: Option<u32>,
+
     /// Make 2 MiB blocks huge pages before they move: collapse asks the kernel to (MADV_COLLAPSE),
     /// auto does so where the kernel can move a huge page whole.
     #[arg(long, value_enum, default_value_t = Huge::Auto)]
@@ -118,7 +123,7 @@ fn run(args: &Args) -> Result<u8, Failure> {
     let kind = probe(&args.device)?;
     let residency = args.residency.as_deref().map(create).transpose()?;
     let json = args.json.as_deref().map(create).transpose()?;
-    let shared = Shared::new(args, residency.as_ref())?;
+    let shared = Shared::new(args, kind, residency.as_ref())?;
 
     let mut preload = library.into_os_string();
     if let Some(other) = std::env::var_os("LD_PRELOAD").filter(|other| !other.is_empty()) {
@@ -253,7 +258,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(args: &Args, residency: Option<&File>) -> Result<Self, Failure> {
+    fn new(args: &Args, kind: Kind, residency: Option<&File>) -> Result<Self, Failure> {
         let system = |what: &str| {
             let what = what.to_owned();
             move || failed(format!("{what}: {}", std::io::Error::last_os_error()))
@@ -299,6 +304,9 @@ impl Shared {
             settings.start_ns = state::now_ns();
             settings.interval_ns = args.interval * 1_000_000;
             settings.huge = if collapse { HUGE_COLLAPSE } else { HUGE_NEVER };
+            settings.return_every =
+                args.return_every
+                    .unwrap_or(if kind == Kind::Coherent { 4 } else { 0 });
             put_path(&mut settings.device, &absolute(&args.device)?)?;
             if let Some(file) = residency {
                 put_path(&mut settings.residency, &proc_path(file.as_raw_fd()))?;

@@ -36,8 +36,8 @@ pub struct Settings {
     pub interval_ns: u64,
     /// One of the `HUGE_` constants.
     pub huge: u32,
-    /// 0 for the unused tail.
-    pub reserved: u32,
+    /// Every so many rounds all comes back to RAM; 0: never.
+    pub return_every: u32,
     /// Device node, zero-terminated.
     pub device: [u8; PATH_BYTES],
     /// File for residency lines, zero-terminated; empty: none.

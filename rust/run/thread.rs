@@ -210,9 +210,10 @@ fn alone(text: &mut [u8]) -> bool {
     leader_gone && threads == 2
 }
 
-/// What one round saw.
+/// What one round does and saw.
 #[derive(Default)]
 struct Round {
+    direction: u32,
     present: u64,
     before: u64,
     after: u64,
@@ -226,6 +227,8 @@ struct Walker<'a> {
     residency: libc::c_int,
     last: sys::hmm_dmirror_info,
     collapse: bool,
+    /// Rounds so far.
+    rounds: u32,
 }
 
 impl<'a> Walker<'a> {
@@ -237,6 +240,7 @@ impl<'a> Walker<'a> {
             residency: -1,
             last: Default::default(),
             collapse,
+            rounds: 0,
         }
     }
 
@@ -369,7 +373,17 @@ impl<'a> Walker<'a> {
         } = buffers;
         let spans = spans.get(..count).unwrap_or(&[]);
         let total: u64 = spans.iter().map(|span| span.end - span.start).sum();
-        let mut round = Round::default();
+        self.rounds = self.rounds.wrapping_add(1);
+        let every = self.state.settings.return_every;
+        let homeward = every != 0 && self.rounds.is_multiple_of(every);
+        let mut round = Round {
+            direction: if homeward {
+                sys::HMM_DMIRROR_TO_RAM
+            } else {
+                sys::HMM_DMIRROR_TO_DEVICE
+            },
+            ..Default::default()
+        };
         let mut passed = 0;
         let mut usable = true;
         'walk: for span in spans {
@@ -429,7 +443,7 @@ impl<'a> Walker<'a> {
         count
     }
 
-    /// Looks where the pages of a window are, and moves those that are in RAM.
+    /// Looks where the pages of a window are, and moves those that are on the other side.
     fn window(
         &mut self,
         span: Span,
@@ -458,20 +472,32 @@ impl<'a> Walker<'a> {
             rest = behind;
         }
 
-        let Some(run) = in_ram(places) else {
+        let homeward = round.direction == sys::HMM_DMIRROR_TO_RAM;
+        let goes = |place: &Place| {
+            if homeward {
+                place.is_local()
+            } else {
+                place.is_ram()
+            }
+        };
+        let Some(run) = extent(places, goes) else {
             return Ok(());
         };
         let mut arg = sys::hmm_dmirror_move {
             size: size_of::<sys::hmm_dmirror_move>() as u32,
-            direction: sys::HMM_DMIRROR_TO_DEVICE,
+            direction: round.direction,
             addr: span.start + run.start as u64 * PAGE,
             len: run.len() as u64 * PAGE,
             ..Default::default()
         };
         self.call(ioctl::MOVE, &mut arg)?;
-        round.after += arg.moved;
+        if homeward {
+            round.after = round.after.saturating_sub(arg.moved);
+        } else {
+            round.after += arg.moved;
+        }
         // What was there already, or never touched, is no news.
-        let there = places[run].iter().filter(|place| place.is_local()).count() as u64;
+        let there = places[run].iter().filter(|place| !goes(place)).count() as u64;
         let busy = &mut arg.skipped[sys::HMM_DMIRROR_SKIP_BUSY as usize];
         *busy = busy.saturating_sub(there);
         arg.skipped[sys::HMM_DMIRROR_SKIP_HOLE as usize] = 0;
@@ -497,7 +523,11 @@ impl<'a> Walker<'a> {
             bin.0 += local as u32;
             bin.1 += (local + ram) as u32;
         }
-        if self.collapse && ram == BLOCK_PAGES && !places.iter().all(|place| place.is_pmd()) {
+        if self.collapse
+            && round.direction == sys::HMM_DMIRROR_TO_DEVICE
+            && ram == BLOCK_PAGES
+            && !places.iter().all(|place| place.is_pmd())
+        {
             // SAFETY: the contents of memory stay as they are; a refusal is fine.
             if unsafe { libc::madvise(start as *mut _, BLOCK as usize, MADV_COLLAPSE) } == 0 {
                 self.state.totals.collapsed.fetch_add(1, Relaxed);
@@ -560,10 +590,10 @@ impl Line<'_> {
     }
 }
 
-/// From the first to the last page that is in RAM; the device passes over what lies between.
-fn in_ram(places: &[Place]) -> Option<std::ops::Range<usize>> {
-    let first = places.iter().position(|place| place.is_ram())?;
-    let last = places.iter().rposition(|place| place.is_ram())?;
+/// From the first to the last page that goes; the device passes over what lies between.
+fn extent(places: &[Place], goes: impl Fn(&Place) -> bool) -> Option<std::ops::Range<usize>> {
+    let first = places.iter().position(&goes)?;
+    let last = places.iter().rposition(&goes)?;
     Some(first..last + 1)
 }
 
@@ -578,12 +608,17 @@ mod tests {
     const BAD: Place = Place(0xff);
 
     #[test]
-    fn a_move_begins_and_ends_in_ram() {
-        assert_eq!(in_ram(&[]), None);
-        assert_eq!(in_ram(&[HOLE, ZERO, HERE, BAD]), None);
-        assert_eq!(in_ram(&[RAM, RAM]), Some(0..2));
-        assert_eq!(in_ram(&[HERE, RAM, HOLE, RAM, HERE]), Some(1..4));
-        assert_eq!(in_ram(&[HOLE, RAM]), Some(1..2));
+    fn a_move_begins_and_ends_with_a_page_that_goes() {
+        let ram = |places: &[Place]| extent(places, |place| place.is_ram());
+        assert_eq!(ram(&[]), None);
+        assert_eq!(ram(&[HOLE, ZERO, HERE, BAD]), None);
+        assert_eq!(ram(&[RAM, RAM]), Some(0..2));
+        assert_eq!(ram(&[HERE, RAM, HOLE, RAM, HERE]), Some(1..4));
+        assert_eq!(ram(&[HOLE, RAM]), Some(1..2));
+        assert_eq!(
+            extent(&[RAM, HERE, RAM, HERE], |place| place.is_local()),
+            Some(1..4)
+        );
     }
 
     #[test]

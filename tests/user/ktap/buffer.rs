@@ -235,10 +235,11 @@ impl Buffer {
             .count())
     }
 
-    /// Moves everything to the device; every page has to go.
+    /// Moves everything to the device; every page that is not there yet has to go.
     pub fn to_device(&self, device: &Device) -> Result<sys::hmm_dmirror_move, Stop> {
+        let missing = self.pages - self.local(device)?;
         let moved = device.mv(self.range(), Direction::ToDevice)?;
-        ensure_eq!(moved.moved, self.pages as u64, "pages moved of {moved:?}");
+        ensure_eq!(moved.moved, missing as u64, "pages moved of {moved:?}");
         ensure_eq!(
             self.local(device)?,
             self.pages,

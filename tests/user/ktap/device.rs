@@ -109,7 +109,7 @@ fn checksum(env: &Env) -> Outcome {
     let result = device.checksum(buffer.range())?;
     ensure_eq!(result.result, want, "in both");
     ensure_eq!(result.device_pages, 300);
-    buffer.to_device_rest(&device)?;
+    buffer.to_device(&device)?;
     let result = device.checksum(buffer.range())?;
     ensure_eq!(result.result, want, "on the device");
     ensure_eq!(result.device_pages, 700);
@@ -122,15 +122,6 @@ fn checksum(env: &Env) -> Outcome {
         "a part"
     );
     Ok(())
-}
-
-impl Buffer {
-    /// Moves what is not there yet.
-    fn to_device_rest(&self, device: &Device) -> Outcome {
-        device.mv(self.range(), Direction::ToDevice)?;
-        ensure_eq!(self.local(device)?, self.pages(), "pages on the device");
-        Ok(())
-    }
 }
 
 fn add(env: &Env) -> Outcome {
@@ -156,7 +147,7 @@ fn sees_cpu_writes(env: &Env) -> Outcome {
     for seed in 7..20 {
         buffer.fill(seed);
         if seed % 3 == 0 {
-            buffer.to_device_rest(&device)?;
+            buffer.to_device(&device)?;
         }
         device.read(buffer.addr(), &mut seen)?;
         Buffer::same(&seen, 0, seed)?;
@@ -215,7 +206,7 @@ fn reads_into_itself(env: &Env) -> Outcome {
     let own = unsafe { std::slice::from_raw_parts_mut(buffer.addr() as *mut u8, buffer.len()) };
     device.read(buffer.addr(), own)?;
     buffer.verify(9)?;
-    buffer.to_device_rest(&device)?;
+    buffer.to_device(&device)?;
     // SAFETY: as above.
     let own = unsafe { std::slice::from_raw_parts_mut(buffer.at(8) as *mut u8, PAGE_SIZE * 8) };
     device.migrate_to_dev(buffer.at(8), own)?;

@@ -4,7 +4,7 @@
 use crate::buffer::{Buffer, PAGE, all_counted, word};
 use crate::harness::{Child, Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, skip, test};
 use crate::sys::{Gate, check, errno, pipe, read, write_from};
-use hmm_uapi::{Device, Direction, Range};
+use hmm_uapi::{Direction, Range};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -274,16 +274,8 @@ fn mremap(env: &Env) -> Outcome {
     let error = device.read(buffer.addr(), &mut seen).unwrap_err();
     ensure_eq!(error.errno, libc::EFAULT, "READ at the old place");
     new.verify(19)?;
-    new.to_device_again(&device)?;
+    new.to_device(&device)?;
     new.verify(19)
-}
-
-impl Buffer {
-    fn to_device_again(&self, device: &Device) -> Outcome {
-        device.mv(self.range(), Direction::ToDevice)?;
-        ensure_eq!(self.local(device)?, self.pages(), "pages on the device");
-        Ok(())
-    }
 }
 
 fn mremap_huge(env: &Env) -> Outcome {
@@ -300,7 +292,7 @@ fn mremap_huge(env: &Env) -> Outcome {
     new.verify(20)?;
     // To a place that is not aligned: the kernel has to split.
     let crooked = Buffer::new(1025)?;
-    new.to_device_again(&device)?;
+    new.to_device(&device)?;
     let tail = Range {
         addr: crooked.at(1),
         len: 1024 * PAGE,
@@ -573,7 +565,8 @@ fn whole_address_space(env: &Env) -> Outcome {
             len: 0x7fff_ffff_f000,
         };
         let moved = device.mv(everything, Direction::ToDevice)?;
-        ensure!(moved.moved >= 64, "{moved:?}");
+        let local = buffer.local(&device)?;
+        ensure!(local >= 60, "{local} pages on the device, {moved:?}");
         let text = format!("still {} here", "alive and");
         ensure_eq!(text, "still alive and here");
         buffer.verify(35)?;

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     test("run::own_errors", errors),
     test("run::residency_file", residency),
     test("run::collapse", collapse),
+    test("run::return_every", return_every),
 ];
 
 fn find(name: &str) -> Result<PathBuf, Stop> {
@@ -293,6 +294,19 @@ fn collapse(env: &Env) -> Outcome {
         if huge == "never" {
             ensure_eq!(run.number("blocks_collapsed")?, 0);
         }
+    }
+    Ok(())
+}
+
+/// Every second round brings everything back, whatever the kind of memory.
+fn return_every(env: &Env) -> Outcome {
+    let exe = std::env::current_exe()?;
+    let me = exe.to_str().ok_or("own path")?;
+    let run = run(env, &["--return-every", "2"], &[me, "--victim", "work"])?;
+    ensure_eq!(run.output.status.code(), Some(0));
+    if run.number("rounds")? >= 3 {
+        let back = run.number("pages_to_ram_by_request")?;
+        ensure!(back > 0, "no page came back by request: {}", run.json);
     }
     Ok(())
 }
