@@ -84,12 +84,16 @@ static int fault_device_pages(struct collect *c, unsigned long start, unsigned l
 {
 	struct mm_struct *mm = c->space->hmm.mm;
 	unsigned long addr, *pfn = c->pfns;
+	struct vm_area_struct *vma;
 	bool again = false, write;
 	int ret;
 
 	for (addr = start; addr < end; addr += PAGE_SIZE, pfn++) {
 		if (!must_fault(c, addr, *pfn, &write))
 			continue;
+		vma = find_vma(mm, addr);
+		if (write && vma && !(vma->vm_flags & VM_WRITE))
+			return -EPERM;
 		ret = fixup_user_fault(mm, addr, write ? FAULT_FLAG_WRITE : 0, NULL);
 		if (ret)
 			return ret;
