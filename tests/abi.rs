@@ -117,7 +117,7 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     /// Any sequence of calls with any numbers, most of them a caller's mistake:
     /// no panic (overflow checks are on here), errors are known ones, and the

@@ -5,7 +5,7 @@
 mod lent;
 
 use hmm_devmem::region::{self, Region};
-use hmm_devmem::types::{Cpu, Errno, Plan, Segment};
+use hmm_devmem::types::{Cpu, Errno, PageIndex, Plan, Segment};
 use lent::{COMPOUND, Lent, MIGRATE, VALID, WRITE, coalesce, entry};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -347,7 +347,7 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     /// Random histories on regions of every awkward size.
     #[test]
@@ -698,6 +698,65 @@ fn threads_never_share_a_frame() {
     }
 }
 
+/// Single frames and whole blocks by themselves, without the planner between.
+#[test]
+fn threads_pass_frames_and_blocks() {
+    let npages = 512 * 3 + 9;
+    let lent = Lent::new(npages, 2);
+    let owners: Vec<AtomicU32> = (0..npages).map(|_| AtomicU32::new(0)).collect();
+    let take = |page: u64, me| {
+        assert_eq!(
+            owners[page as usize].swap(me, Ordering::SeqCst),
+            0,
+            "page {page}: two owners"
+        );
+    };
+    let give = |page: u64, me| {
+        assert_eq!(
+            owners[page as usize].swap(0, Ordering::SeqCst),
+            me,
+            "page {page} changed hands"
+        );
+    };
+    std::thread::scope(|scope| {
+        for me in 1..=3 {
+            let (lent, take, give) = (&lent, &take, &give);
+            scope.spawn(move || {
+                let region = lent.region();
+                let frames = region.frames();
+                let mut mine = Vec::new();
+                for turn in 0..20_000u64 {
+                    if turn % 64 == 0 {
+                        if let Some(block) = frames.claim_block(Cpu(me)) {
+                            let first = block.first();
+                            (first.0..first.0 + 512).for_each(|page| take(page, me));
+                            (first.0..first.0 + 512).for_each(|page| give(page, me));
+                            let got = frames.release_block(block);
+                            assert_eq!((got.freed, got.already), (512, 0));
+                        }
+                    }
+                    if turn / 700 % 2 == 0 || mine.is_empty() {
+                        if let Some(page) = frames.claim_one(Cpu(me)) {
+                            take(page.0, me);
+                            mine.push(page);
+                        }
+                    } else {
+                        let at = (turn * 7919) as usize % mine.len();
+                        let page: PageIndex = mine.swap_remove(at);
+                        give(page.0, me);
+                        assert_eq!(frames.release_one(page).freed, 1);
+                    }
+                }
+                mine.into_iter().for_each(|page| {
+                    give(page.0, me);
+                    frames.release_one(page);
+                });
+            });
+        }
+    });
+    assert_eq!(lent.region().stats().free, npages);
+}
+
 fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
     let mut x = u64::from(me) * 0x9e37_79b9;
     let mut random = move |n: u64| {
@@ -709,7 +768,7 @@ fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
     let mut mine: Vec<u64> = Vec::new();
     let mut dst = vec![0; 1100];
     let mut seg = vec![Segment::default(); 1100];
-    for _ in 0..15_000 {
+    for _ in 0..6_000 {
         let cpu = Cpu(random(5) as u32);
         match random(10) {
             0..=4 => {
