@@ -187,9 +187,7 @@ class _Listener:
 
 def place_for(kernel: Kernel, name: str) -> Path:
     """Where the files of one run are kept."""
-    place = cache.TARGET / "vm" / f"{kernel.line.name}-{name}"
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    return cache.own(cache.TARGET / "vm" / f"{kernel.line.name}-{name}")
 
 
 def must_exist() -> None:

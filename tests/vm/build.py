@@ -66,6 +66,11 @@ def build(kernel: Kernel, source: Path | None = None) -> Modules:
 
     `source` builds another directory with a Kbuild in it, alone.
     """
+    with cache.locked(cache.TARGET / "build"):
+        return _build(kernel, source)
+
+
+def _build(kernel: Kernel, source: Path | None) -> Modules:
     place = cache.TARGET / "build" / (kernel.line.name if source is None else f"{kernel.line.name}-{source.name}")
     environment = root.get(kernel.line.root)
     identity = f"{kernel.key} {environment.name}\n"

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 TREE = Path(__file__).resolve().parents[2]
 TARGET = TREE / "target"
@@ -41,12 +42,33 @@ def prune() -> list[Path]:
 
 
 @contextlib.contextmanager
-def locked() -> Iterator[None]:
-    """Only one run at a time changes the cache."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "lock", "w") as handle:
+def locked(place: Path = CACHE) -> Iterator[None]:
+    """Only one run at a time changes a place, the cache if no other is given."""
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / "lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+_own: dict[Path, IO[str]] = {}
+
+
+def own(place: Path) -> Path:
+    """A directory for this run alone, until it ends: `place`, or place-2 and so on while others use those before it."""
+    for number in range(1, 100):
+        chosen = place if number == 1 else place.with_name(f"{place.name}-{number}")
+        if chosen in _own:
+            return chosen
+        chosen.mkdir(parents=True, exist_ok=True)
+        handle = open(chosen / "lock", "w")  # noqa: SIM115 - held until the process ends
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            continue
+        _own[chosen] = handle
+        return chosen
+    raise RuntimeError(f"a hundred runs use {place}")
 
 
 @contextlib.contextmanager
