@@ -51,6 +51,10 @@ target/user/%: tests/user/%.c $(wildcard tests/user/*.h c/drivers/dmirror/*.h)
 test: setup ## run every test: host, generated files, modules, virtual machines (KERNEL= for one kernel only)
 	@$(VM) test $(KERNEL:%=--kernel %)
 
+.PHONY: test-api
+test-api: setup core ## run the tests of the 4.14 to 5.2 API alone, and show which probe driver uses which symbol (KERNEL=)
+	@$(PYTHON) tests/vm/api.py $(KERNEL:%=--kernel %)
+
 .PHONY: demo
 demo: setup ## boot stock kernels and show pages of real programs living in device memory (KERNEL= for one kernel only)
 	@$(VM) demo $(KERNEL:%=--kernel %)

@@ -21,6 +21,8 @@ static const u64 my_values[HMM_PFN_VALUE_MAX] = {
 
 static int my_sync(struct hmm_mirror *mirror, const struct hmm_update *update)
 {
+	if (update->event != HMM_UPDATE_INVALIDATE)
+		return -EINVAL;
 	return probe_sync(mirror, update->start, update->end, update->blockable);
 }
 

@@ -216,6 +216,7 @@ static void to_device_alloc_and_copy(struct vm_area_struct *vma, const unsigned 
 		if (!(src[i] & MIGRATE_PFN_MIGRATE) || probe_mine(from))
 			continue;
 		WARN_ON(from && !(src[i] & MIGRATE_PFN_LOCKED));
+		WARN_ON(!from != !(src[i] & MIGRATE_PFN_VALID));
 		WARN_ON(from && is_device_private_page(from) != !!(src[i] & MIGRATE_PFN_DEVICE));
 		/* Another driver's private memory cannot be read from here. */
 		if (src[i] & MIGRATE_PFN_DEVICE)

@@ -3,10 +3,11 @@
  * The HMM API of Linux 4.14 to 5.2, seen from user space: loads the probe drivers, which are
  * written against it, lets them move the memory of processes, and looks at every byte.
  *
- *	api [--coherent ADDRESS] [FILTER]	KTAP on standard output
+ *	api [FILTER]	KTAP on standard output
  *
  * Every test runs in a process of its own, on every driver. Afterwards nothing may be left on
- * the device.
+ * the device. In a machine whose reserved memory hmm_dmirror uses, the drivers get that memory
+ * while they run.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,7 +43,7 @@
 static const char *const drivers[] = { "hmm_probe414", "hmm_probe419", "hmm_probe420", "hmm_probe502" };
 #define DRIVERS (sizeof(drivers) / sizeof(*drivers))
 
-static const char *coherent;		/* where reserved memory begins, or NULL */
+static unsigned long long coherent;	/* where reserved memory begins, or 0 */
 static unsigned int driver;		/* under test */
 static char why[256];			/* of the failure or the skip */
 static unsigned int tests, failures;
@@ -516,6 +517,7 @@ static int failing_to_device(int fd)
 			     (unsigned long long)info(fd).used);
 			need(!device_read(fd, p, N, copy) && !wrong(copy, N, i), "the device");
 			need(!wrong(p, N, i), "the CPU");
+			need(!to_ram(fd, p, N) && !info(fd).used, "home again");
 		}
 	}
 	return PASS;
@@ -635,6 +637,7 @@ static int two_devices(int fd)
 	must(all_to_device(fd, p, N, 0));
 	need(!device_read(other, p, N, copy), "the other reads: errno %d", errno);
 	need(!wrong(copy, N, 1), "what is on the first");
+	p = map(N);
 	fill(p, N, 2);
 	must(all_to_device(fd, p, N / 2, 0));
 	must(all_to_device(other, p + N / 2 * PAGE, N / 2, 0));
@@ -928,7 +931,7 @@ static int load(unsigned int which)
 
 	if (coherent)
 		snprintf(line, sizeof(line), "insmod /modules/%s.ko coherent_start=%#llx coherent_size_mb=64",
-			 drivers[which], strtoull(coherent, NULL, 0) + which * (64ULL << 20));
+			 drivers[which], coherent + which * (64ULL << 20));
 	else
 		snprintf(line, sizeof(line), "insmod /modules/%s.ko", drivers[which]);
 	return system(line) ? stop(FAIL, "insmod %s", drivers[which]) : PASS;
@@ -956,6 +959,42 @@ static int reload(void)
 	if (!access(path, F_OK))
 		must(unload());
 	return load(driver);
+}
+
+/* A word of a module's parameters, "" if it has no such thing. */
+static void parameter(const char *name, char *value, size_t size)
+{
+	char path[96];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/module/hmm_dmirror/parameters/%s", name);
+	file = fopen(path, "r");
+	value[0] = 0;
+	if (file && fgets(value, size, file))
+		value[strcspn(value, "\n")] = 0;
+	if (file)
+		fclose(file);
+}
+
+/* Take the reserved memory, and give it back to who had it. */
+static void lend(bool take)
+{
+	static char start[64], size[16];
+	char line[256];
+
+	if (take) {
+		parameter("coherent_start", start, sizeof(start));
+		parameter("coherent_size_mb", size, sizeof(size));
+		coherent = strtoull(start, NULL, 0);
+		if (coherent && system("rmmod hmm_dmirror"))
+			printf("# hmm_dmirror stays\n");
+	} else if (coherent) {
+		snprintf(line, sizeof(line),
+			 "insmod /modules/hmm_dmirror.ko devices=0 coherent_start=%s coherent_size_mb=%s",
+			 start, size);
+		if (system(line))
+			printf("# hmm_dmirror does not come back\n");
+	}
 }
 
 static void result(int verdict, const char *name)
@@ -994,6 +1033,7 @@ static void run(const char *name, int (*test)(int fd), bool memory)
 {
 	struct verdict *v = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct probe_info after = {};
+	struct timespec begin, end;
 	char title[128];
 	int fd, status, i;
 	pid_t pid;
@@ -1001,6 +1041,7 @@ static void run(const char *name, int (*test)(int fd), bool memory)
 	snprintf(title, sizeof(title), "%s: %s", drivers[driver], name);
 	v->verdict = FAIL;
 	strcpy(v->why, "died");
+	clock_gettime(CLOCK_MONOTONIC, &begin);
 	pid = fork();
 	if (!pid) {
 		fd = open_driver(driver);
@@ -1039,21 +1080,19 @@ static void run(const char *name, int (*test)(int fd), bool memory)
 				  (unsigned long long)after.handed_out,
 				  (unsigned long long)after.freed);
 	result(v->verdict, title);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	if (end.tv_sec - begin.tv_sec >= 5)
+		printf("# %ld seconds\n", (long)(end.tv_sec - begin.tv_sec));
 	munmap(v, PAGE);
 }
 
 int main(int argc, char **argv)
 {
-	const char *filter = "";
+	const char *filter = argc > 1 ? argv[1] : "";
 	unsigned int i, k;
 
-	for (i = 1; i < (unsigned int)argc; i++) {
-		if (!strcmp(argv[i], "--coherent") && i + 1 < (unsigned int)argc)
-			coherent = argv[++i];
-		else
-			filter = argv[i];
-	}
 	printf("KTAP version 1\n");
+	lend(true);
 	for (k = 0; k < DRIVERS; k++) {
 		char title[64];
 
@@ -1072,6 +1111,7 @@ int main(int argc, char **argv)
 		snprintf(title, sizeof(title), "%s unloads", drivers[driver]);
 		result(unload(), title);
 	}
+	lend(false);
 	printf("1..%u\n", tests);
 	return failures ? 1 : 0;
 }
