@@ -13,6 +13,7 @@ mod input;
 mod life;
 mod mm;
 mod runs;
+mod storm;
 mod sys;
 mod unload;
 mod victim;
@@ -40,6 +41,7 @@ fn tests() -> Vec<Test> {
         life::TESTS,
         failing::TESTS,
         input::TESTS,
+        storm::TESTS,
         runs::TESTS,
         unload::TESTS,
     ]
