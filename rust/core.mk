@@ -31,3 +31,7 @@ bench: ## measure the core against its peers (target/bench*.json)
 loom: export RUSTFLAGS := --cfg loom
 loom: ## explore the interleavings of claim, release and hand-over (minutes)
 	cargo test --locked --release --target-dir target/loom --test loom
+
+.PHONY: core-refusals
+core-refusals: ## prove that the build refuses code that does not belong into a kernel
+	@sh tests/refusals.sh
