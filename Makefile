@@ -7,6 +7,7 @@ KDIR    ?= /lib/modules/$(KVER)/build
 PYTHON  ?= /usr/bin/python3
 KERNEL  ?=
 MACHINE ?=
+VARIANT ?=
 RUN     ?=
 FILES   ?=
 # One directory per kernel, so that objects of two kernels never meet.
@@ -58,6 +59,10 @@ test-api: setup core ## run the tests of the 4.14 to 5.2 API alone, and show whi
 .PHONY: demo
 demo: setup ## boot stock kernels and show pages of real programs living in device memory (KERNEL= for one kernel only)
 	@$(VM) demo $(KERNEL:%=--kernel %)
+
+.PHONY: hmm-tests
+hmm-tests: setup core ## run the kernel's own HMM selftests on our device (KERNEL=, VARIANT=private or coherent)
+	@$(VM) hmm-tests $(KERNEL:%=--kernel %) $(VARIANT:%=--variant %)
 
 .PHONY: bench-vm
 bench-vm: setup ## count instructions per page in a machine, beside the kernel's own test driver

@@ -15,6 +15,7 @@ import kernel
 import klog
 import ktap
 import rules
+import selftests
 import suite
 from initramfs import Tree
 from kernel import Kernel, Line, Machine
@@ -158,6 +159,7 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     last = [boot.Job("modules-unload", "/modules/unload", 120),
             boot.Job("modules-load-and-unload-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
+    own_tests = selftests.equip(tree, found, machine.name)
     with Step(f"machine {group}") as step:
         done = 0
 
@@ -165,15 +167,17 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
             nonlocal done
             done += text.lstrip().startswith(("ok ", "not ok "))
             step.note = f"{job.name}, {done} tests" if job else ""
-        report = boot.boot(found, machine, tree, [*own, *programs, *last], on_line=tell)
+        report = boot.boot(found, machine, tree, [*own, *programs, own_tests, *last], on_line=tell)
         step.note = f"up after {report.boot_seconds:.0f} s" + (f"; {report.trouble}" if report.trouble else "")
 
-    for job in [*own, *programs, *last]:
+    for job in [*own, *programs, own_tests, *last]:
         if not job.ran:
             why = ["timed out"] if job.timed_out else [report.trouble or "was not run"]
             results.add(group, f"{job.name} came to an end", False, [*job.output[-20:], *why])
         elif job in programs:
             _program(results, group, job)
+        elif job is own_tests:
+            selftests.judge(results, group, job, machine.name)
         else:
             results.add(group, job.name, job.code == 0, [*job.output, f"exit {job.code}"])
     if not report.finished:

@@ -16,6 +16,7 @@ import check
 import demo
 import kernel
 import klog
+import selftests
 import suite
 from initramfs import Tree
 from progress import Failure
@@ -66,6 +67,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.show(arguments.kernel)
 
 
+def _hmm_tests(arguments: argparse.Namespace) -> int:
+    """Run the kernel's own HMM selftests on our device."""
+    return selftests.run(arguments.kernel, arguments.variant)
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     """Count instructions per page, beside the kernel's own test driver."""
     return bench.run(arguments.kernel)
@@ -112,6 +118,11 @@ def main() -> int:
     show = commands.add_parser("demo", help=_demo.__doc__)
     show.add_argument("--kernel", help="one kernel of the list; its first machine is shown")
     show.set_defaults(call=_demo)
+
+    own = commands.add_parser("hmm-tests", help=_hmm_tests.__doc__)
+    own.add_argument("--kernel", help="one kernel of the list")
+    own.add_argument("--variant", help="private or coherent; all that the kernel has if not given")
+    own.set_defaults(call=_hmm_tests)
 
     count = commands.add_parser("bench", help=_bench.__doc__)
     count.add_argument("--kernel", help="one kernel of the list")

@@ -30,6 +30,7 @@ class Line:
     suites: tuple[str, ...]
     root: str
     runs: tuple[str, ...]
+    selftests: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
 fi
 
 want="python3 gcc make libc6-dev binutils kmod xz-utils zstd sqlite3 cpio busybox-static
-      qemu-system-x86 mmdebstrap debian-archive-keyring dpkg-dev ca-certificates git"
+      qemu-system-x86 mmdebstrap libhugetlbfs-dev debian-archive-keyring dpkg-dev ca-certificates git"
 
 # The core is compiled with the library sources of its compiler. Debian 12 keeps a current Rust beside its old one
 # under another name; from 13 on the plain name is current.
