@@ -19,6 +19,24 @@ struct evict_result {
 	u64 unreadable;
 };
 
+/*
+ * A page that was on its way to the device and was refused is in use for another moment, but
+ * was never mapped, nor charged to anybody. It goes by itself; migrated, it would put a page
+ * of RAM on the LRU that no memory cgroup knows, and the kernel would look for its lock for
+ * ever.
+ */
+static void leave_strangers(struct hmm_batch *b, unsigned int n)
+{
+	struct page *page;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		page = migrate_pfn_to_page(b->src[i]);
+		if (page && !PageAnon(page))
+			b->src[i] &= ~MIGRATE_PFN_MIGRATE;
+	}
+}
+
 /* Bring home the pages of one span, at most one 2 MiB block. */
 static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first,
 		       unsigned int n, bool give_up, struct evict_result *result)
@@ -28,6 +46,7 @@ static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first
 	memset(b->src, 0, n * sizeof(*b->src));
 	memset(b->dst, 0, n * sizeof(*b->dst));
 	migrate_device_range(b->src, region->devmem.pfn_first + first, n);
+	leave_strangers(b, n);
 	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
