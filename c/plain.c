@@ -199,6 +199,7 @@ static DEFINE_SPINLOCK(stuck_lock);
 static struct {
 	struct page *page;
 	unsigned long since;
+	unsigned long last;
 	unsigned int times;
 } stuck[STUCK_SLOTS];
 
@@ -213,11 +214,12 @@ static vm_fault_t plain_not_moved(struct hmm_region *region, struct page *page)
 	bool late;
 
 	spin_lock(&stuck_lock);
-	if (stuck[slot].page != page) {
+	if (stuck[slot].page != page || time_after(jiffies, stuck[slot].last + HZ)) {
 		stuck[slot].page = page;
 		stuck[slot].since = jiffies;
 		stuck[slot].times = 0;
 	}
+	stuck[slot].last = jiffies;
 	times = ++stuck[slot].times;
 	late = times > STUCK_TIMES &&
 	       time_after(jiffies, stuck[slot].since + STUCK_SECONDS * HZ);
@@ -336,10 +338,13 @@ static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nob
 	migrate_device_range(&note.src, pfn, 1);
 	if (!(note.src & MIGRATE_PFN_MIGRATE))
 		return false;
-	if (hmm_region_is_private(region))
-		plain_evict_private(region, nobody, &note);
-	else
-		plain_evict_coherent(&note);
+	/* Refused on its way here, and never anybody's: see leave_strangers() in evict.c. */
+	if (PageAnon(note.page)) {
+		if (hmm_region_is_private(region))
+			plain_evict_private(region, nobody, &note);
+		else
+			plain_evict_coherent(&note);
+	}
 	/* The driver did not take it: back to where it was. */
 	if (note.isolated) {
 		hmm_note_migrate(&note, &none);
