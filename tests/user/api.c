@@ -4,6 +4,7 @@
  * written against it, lets them move the memory of processes, and looks at every byte.
  *
  *	api [FILTER]	KTAP on standard output
+ *	api --bench	nanoseconds for each page, of the driver for 4.19
  *
  * Every test runs in a process of its own, on every driver. Afterwards nothing may be left on
  * the device. In a machine whose reserved memory hmm_dmirror uses, the drivers get that memory
@@ -1086,11 +1087,46 @@ static void run(const char *name, int (*test)(int fd), bool memory)
 	munmap(v, PAGE);
 }
 
+/* Meant for a machine where a nanosecond is an instruction. */
+static int bench(void)
+{
+	enum { PAGES = 4096 };
+	uint64_t moved, ns[2];
+	struct timespec t[3];
+	int fd, round;
+	char *p;
+
+	driver = 1;
+	if (load(driver))
+		return 1;
+	fd = open_driver(driver);
+	p = map(PAGES);
+	for (round = 0; round < 4; round++) {
+		fill(p, PAGES, round);
+		moved = 0;
+		clock_gettime(CLOCK_MONOTONIC, &t[0]);
+		to_device(fd, p, PAGES, PROBE_GET_LOCK, &moved);
+		clock_gettime(CLOCK_MONOTONIC, &t[1]);
+		to_ram(fd, p, PAGES);
+		clock_gettime(CLOCK_MONOTONIC, &t[2]);
+		ns[0] = (t[1].tv_sec - t[0].tv_sec) * 1000000000ULL + t[1].tv_nsec - t[0].tv_nsec;
+		ns[1] = (t[2].tv_sec - t[1].tv_sec) * 1000000000ULL + t[2].tv_nsec - t[1].tv_nsec;
+		printf("{\"driver\":\"%s\",\"round\":%d,\"pages\":%llu,\"to_device\":%llu,\"to_ram\":%llu,\"wrong\":%zu}\n",
+		       drivers[driver], round, (unsigned long long)moved,
+		       (unsigned long long)ns[0] / PAGES, (unsigned long long)ns[1] / PAGES,
+		       wrong(p, PAGES, round));
+	}
+	close(fd);
+	return unload();
+}
+
 int main(int argc, char **argv)
 {
 	const char *filter = argc > 1 ? argv[1] : "";
 	unsigned int i, k;
 
+	if (!strcmp(filter, "--bench"))
+		return bench();
 	printf("KTAP version 1\n");
 	lend(true);
 	for (k = 0; k < DRIVERS; k++) {

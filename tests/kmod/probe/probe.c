@@ -35,7 +35,7 @@
 #endif
 
 /* Pages looked at or moved at once, and brought home with a fault. */
-#define PROBE_BATCH	64
+#define PROBE_BATCH	512
 #define PROBE_WINDOW	16
 /* Device pages that are handed out; the rest of the range stays idle. */
 #define PROBE_PAGES	8192UL
@@ -60,6 +60,7 @@ static struct probe {
 	spinlock_t lock;		/* the allocator */
 	unsigned long npages;
 	unsigned long *used;
+	unsigned long hint;		/* where to look for an idle page */
 	struct page **backing;		/* private memory: what is behind a device page */
 	u64 handed_out;
 	u64 freed;
@@ -147,9 +148,12 @@ static struct page *probe_pick(void)
 	unsigned long at;
 
 	spin_lock_irq(&probe.lock);
-	at = find_first_zero_bit(probe.used, probe.npages);
+	at = find_next_zero_bit(probe.used, probe.npages, probe.hint);
+	if (at >= probe.npages)
+		at = find_first_zero_bit(probe.used, probe.npages);
 	if (at < probe.npages) {
 		__set_bit(at, probe.used);
+		probe.hint = at + 1;
 		probe.handed_out++;
 	}
 	spin_unlock_irq(&probe.lock);
