@@ -79,6 +79,10 @@ kernels: setup ## show the kernels under test and fetch those that are missing
 update: setup ## look for newer kernels in the archive now
 	@$(VM) update
 
+.PHONY: readme
+readme: ## put the last results of make demo and make bench-vm into README.md
+	@$(VM) readme
+
 .PHONY: clean distclean
 clean: ## remove what was built
 	rm -rf target

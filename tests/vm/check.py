@@ -87,6 +87,9 @@ def core(results: Results) -> None:
     with Step("core object", "core") as step:
         step.run(["make", "core"], hint="make core")
     results.add("core", "builds, with its checks of relocations, symbols and panics", True)
+    with Step("what the object's build must refuse", "core-refusals") as step:
+        step.run(["make", "core-refusals"], hint="make core-refusals")
+    results.add("core", "its build refuses foreign relocations, symbols, panics and the like", True)
     output = subprocess.run(["size", "-A", build.CORE], capture_output=True, text=True, check=True).stdout
     text = sum(int(words[1]) for words in map(str.split, output.splitlines())
                if len(words) >= 2 and words[0].startswith(".text") and words[1].isdigit())

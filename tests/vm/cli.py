@@ -16,6 +16,7 @@ import check
 import demo
 import kernel
 import klog
+import readme
 import selftests
 import suite
 from initramfs import Tree
@@ -129,6 +130,7 @@ def main() -> int:
     count.set_defaults(call=_bench)
 
     commands.add_parser("update", help=_update.__doc__).set_defaults(call=_update)
+    commands.add_parser("readme", help=readme.renew.__doc__).set_defaults(call=lambda _: readme.renew())
     commands.add_parser("list", help=_list.__doc__).set_defaults(call=_list)
 
     arguments = parser.parse_args()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cache
+import readme
 
 # Files whose form has no place for a licence line.
 _NO_LICENCE_LINE = {"COPYING", "README.md", "Cargo.lock", ".gitignore"}
@@ -64,6 +65,7 @@ def _is_kernel_code(name: Path) -> bool:
 
 RULES: dict[str, Callable[[], Iterator[str]]] = {
     "every file names its licence": _without_licence,
+    "the driver in README.md is the one that is compiled": readme.stale,
     "no version or feature #if outside c/compat": _version_branches,
     "nothing is left open": lambda: _lines(_is_code, _OPEN_ENDS),
     "no host is written down": lambda: _lines(_is_code, _ADDRESS),

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The parts of README.md that are copied from elsewhere, between `<!-- begin X -->` and `<!-- end X -->`.
+
+The driver is part of the source and must always be the same; the others are results of the last run on this machine and
+are renewed by `make readme`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import cache
+
+README = cache.TREE / "README.md"
+_DRIVER = cache.TREE / "c" / "examples" / "minimal.c"
+
+
+def _code(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.strip(chr(10))}\n```"
+
+
+def _driver() -> str:
+    return _code(_DRIVER.read_text().split("*/\n", 1)[1], "c")
+
+
+def _results() -> dict[str, str]:
+    parts = {}
+    demo, bench = cache.TARGET / "demo" / "demo.txt", cache.TARGET / "bench-vm.md"
+    if demo.exists():
+        parts["demo"] = _code(demo.read_text())
+    if bench.exists():
+        parts["bench"] = bench.read_text().strip()
+    return parts
+
+
+def _fill(text: str, name: str, body: str) -> str:
+    whole = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    if not whole.search(text):
+        raise ValueError(f"README.md has no place for '{name}'")
+    return whole.sub(lambda match: f"{match[1]}{body}\n{match[2]}", text)
+
+
+def renew() -> int:
+    """Write everything there is into README.md."""
+    text = README.read_text()
+    for name, body in {"driver": _driver(), **_results()}.items():
+        text = _fill(text, name, body)
+        print(f"  README.md: {name}")
+    README.write_text(text)
+    return 0
+
+
+def stale() -> Iterator[str]:
+    """The driver in README.md is the one that is compiled."""
+    if _fill(README.read_text(), "driver", _driver()) != README.read_text():
+        yield "the driver in README.md is not c/examples/minimal.c; next: make readme"
