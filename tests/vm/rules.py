@@ -12,7 +12,7 @@ import cache
 import readme
 
 # Files whose form has no place for a licence line.
-_NO_LICENCE_LINE = {"COPYING", "README.md", "Cargo.lock", ".gitignore"}
+_NO_LICENCE_LINE = {"COPYING", "Cargo.lock", ".gitignore"}
 _VERSION_IF = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b.*\b(?:LINUX_VERSION_CODE|KERNEL_VERSION|RHEL_|CONFIG_\w+|HMM_HAVE_\w+)")
 # Split, so that this file does not break its own rules.
 _OPEN_ENDS = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b")
@@ -51,7 +51,7 @@ def _lines(wanted: Callable[[Path], bool], pattern: re.Pattern[str]) -> Iterator
 def _without_licence() -> Iterator[str]:
     for name in files():
         head = (cache.TREE / name).read_text(errors="replace")[:400]
-        if name.name not in _NO_LICENCE_LINE and "SPDX-License-Identifier: GPL-2.0" not in head:
+        if name.name not in _NO_LICENCE_LINE and name.suffix != ".md" and "SPDX-License-Identifier: GPL-2.0" not in head:
             yield str(name)
 
 
