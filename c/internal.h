@@ -160,9 +160,12 @@ vm_fault_t hmm_plain_fault(struct hmm_region *region, struct vm_fault *vmf);
 /* migrate_vma.c */
 
 /*
- * What the running task is in the middle of, for migrate_vma(): a CPU fault on @page, or
- * (with @vma) a page that was isolated at removal, to be brought home.
+ * What the running task is in the middle of: a CPU fault on @page, or (with @vma) a page that
+ * was isolated at removal, to be brought home; or (without @page) a migration in @vma, with a
+ * stock of pages for hmm_vma_alloc_locked_page().
  */
+#define HMM_STOCK_ORDER	3
+
 struct hmm_note {
 	struct hlist_node node;
 	struct task_struct *task;
@@ -171,6 +174,9 @@ struct hmm_note {
 	unsigned long addr;
 	unsigned long src;		/* the isolated page's entry */
 	bool isolated;			/* not given back to the kernel yet */
+	struct page *stock;		/* the next one */
+	unsigned int in_stock;
+	unsigned long wanted;		/* pages that may still be asked for */
 };
 
 void hmm_note_init(void);

@@ -17,6 +17,7 @@
  * At removal the same call brings home a page that was isolated before: the note says so.
  */
 #include <linux/hash.h>
+#include <linux/mempolicy.h>
 #include <linux/pagemap.h>
 
 #include "internal.h"
@@ -65,8 +66,11 @@ void hmm_note_pop(struct hmm_note *note)
 	spin_unlock(&note_table[slot].lock);
 }
 
-/* The caller's own note stays where it is as long as the caller is here. */
-static struct hmm_note *note_find(void)
+/*
+ * The newest note of the caller, about a page or about a migration. It stays where it is as
+ * long as the caller is here.
+ */
+static struct hmm_note *note_find(bool about_page)
 {
 	unsigned int slot = note_slot();
 	struct hmm_note *note, *found = NULL;
@@ -75,7 +79,7 @@ static struct hmm_note *note_find(void)
 		return NULL;
 	spin_lock(&note_table[slot].lock);
 	hlist_for_each_entry(note, &note_table[slot].notes, node) {
-		if (note->task == current) {
+		if (note->task == current && !note->page == !about_page) {
 			found = note;
 			break;
 		}
@@ -88,10 +92,13 @@ static struct hmm_note *note_find(void)
  * The two views of an entry
  */
 
-/* Show sources, and destinations when all is done, with the bits they used to have. */
-static void show_entries(unsigned long *entry, unsigned long n)
+/*
+ * Show sources, and destinations when all is done, with the bits they used to have. Returns
+ * how many are device memory.
+ */
+static unsigned long show_entries(unsigned long *entry, unsigned long n)
 {
-	unsigned long i;
+	unsigned long i, device = 0;
 
 	for (i = 0; i < n; i++) {
 		struct page *page = migrate_pfn_to_page(entry[i]);
@@ -99,9 +106,13 @@ static void show_entries(unsigned long *entry, unsigned long n)
 		if (!page)
 			continue;
 		entry[i] |= HMM_PFN_CLIENT_LOCKED;
-		if (is_device_private_page(page))
-			entry[i] |= HMM_PFN_CLIENT_DEVICE;
+		if (is_zone_device_page(page)) {
+			device++;
+			if (is_device_private_page(page))
+				entry[i] |= HMM_PFN_CLIENT_DEVICE;
+		}
 	}
+	return device;
 }
 
 /* ERROR stays: it has no meaning to the kernel, and the driver looks for it afterwards. */
@@ -222,7 +233,8 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 		unsigned long start, unsigned long end, unsigned long *src,
 		unsigned long *dst, void *private)
 {
-	struct hmm_note *note = note_find();
+	struct hmm_note *note = note_find(true);
+	struct hmm_note own = { .vma = vma };
 	struct migrate_vma args = {
 		.vma = vma,
 		.start = start & PAGE_MASK,
@@ -254,8 +266,12 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 		return 0;
 
 	idx = hmm_plain_enter();
-	show_entries(src, n);
+	own.wanted = show_entries(src, n);
+	hmm_note_push(&own);
 	ops->alloc_and_copy(vma, src, dst, args.start, args.end, private);
+	hmm_note_pop(&own);
+	while (own.in_stock--)
+		__free_page(own.stock++);
 	hide_entries(src, n);
 	accept_entries(dst, n);
 	migrate_vma_pages(&args);
@@ -271,6 +287,32 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 }
 EXPORT_SYMBOL_GPL(migrate_vma);
 
+/*
+ * Inside migrate_vma() pages are asked for one by one and needed by the hundred: they come from
+ * small blocks, as long as as many are still needed.
+ */
+static struct page *take_from_stock(struct vm_area_struct *vma)
+{
+	struct hmm_note *note = note_find(false);
+
+	/* A memory policy of the VMA speaks of single pages. */
+	if (!note || note->vma != vma || vma_policy(vma))
+		return NULL;
+	if (!note->in_stock) {
+		if (note->wanted < 1UL << HMM_STOCK_ORDER)
+			return NULL;
+		note->stock = alloc_pages(GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN,
+					  HMM_STOCK_ORDER);
+		if (!note->stock)
+			return NULL;
+		split_page(note->stock, HMM_STOCK_ORDER);
+		note->in_stock = 1U << HMM_STOCK_ORDER;
+		note->wanted -= note->in_stock;
+	}
+	note->in_stock--;
+	return note->stock++;
+}
+
 /**
  * hmm_vma_alloc_locked_page() - a page of RAM to move something to
  * @vma: the mapping it is for
@@ -281,8 +323,10 @@ EXPORT_SYMBOL_GPL(migrate_vma);
  */
 struct page *hmm_vma_alloc_locked_page(struct vm_area_struct *vma, unsigned long addr)
 {
-	struct page *page = alloc_page_vma(GFP_HIGHUSER_MOVABLE, vma, addr);
+	struct page *page = take_from_stock(vma);
 
+	if (!page)
+		page = alloc_page_vma(GFP_HIGHUSER_MOVABLE, vma, addr);
 	if (!page)
 		return NULL;
 	lock_page(page);
