@@ -859,7 +859,7 @@ static int unloading(int fd)
 /* A driver that cannot bring home: no zeroes, no endless wait. */
 static int hopeless_removal(int fd)
 {
-	char *p = map(N);
+	char *p = map(N), line[128];
 	pid_t pid;
 	int i;
 
@@ -884,10 +884,13 @@ static int hopeless_removal(int fd)
 	system("echo 10 >/sys/module/hmm_devmem/parameters/remove_patience");
 	/* The rest is taken away once the process is gone. */
 	for (i = 0; i < 50; i++) {
-		if (system("grep -q hmm_device /proc/iomem"))
+		snprintf(line, sizeof(line), "test $(grep -c 'hmm_device\\|hmm_probe' /proc/iomem) = %zu",
+			 DRIVERS - 1);
+		if (!system(line))
 			break;
 		usleep(100000);
 	}
+	need(i < 50, "the range of the lost memory stays in /proc/iomem");
 	close(fd);
 	return reload();
 }

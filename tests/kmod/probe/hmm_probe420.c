@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A driver for Linux 4.20 to 5.1: as for 4.19, with a sync callback that may refuse to sleep,
- * and a fault callback that returns vm_fault_t.
+ * and a fault callback that returns vm_fault_t. Its memory belongs to a platform device and
+ * goes when that is unbound.
  */
 #define HMM_API 501
 #define PROBE_NAME "hmm_probe420"
+#define PROBE_ON_BUS
 #include "probe.c"
 
 static const u64 my_flags[HMM_PFN_FLAG_MAX] = {

@@ -555,9 +555,11 @@ static void probe_remove(void)
 	mutex_lock(&probe.remove_lock);
 	devmem = probe.devmem;
 	if (devmem) {
-#ifdef PROBE_PUT_ONLY
+#if defined(PROBE_PUT_ONLY)
 		hmm_device_put(probe.hdev);
 		probe.hdev = NULL;
+#elif defined(PROBE_ON_BUS)
+		device_release_driver(&probe.pdev->dev);
 #else
 		hmm_devmem_remove(devmem);
 #endif
@@ -566,13 +568,16 @@ static void probe_remove(void)
 	mutex_unlock(&probe.remove_lock);
 }
 
-static int probe_add(void)
+/* On a device of its own, or one of a bus, which it leaves when its driver is unbound. */
+static int probe_add(struct device *device)
 {
 	unsigned long i;
 
 	probe.hdev = hmm_device_new(&probe);
 	if (IS_ERR(probe.hdev))
 		return PTR_ERR(probe.hdev);
+	if (!device)
+		device = &probe.hdev->device;
 	if (coherent_start) {
 		probe.res = (struct resource) {
 			.name = PROBE_NAME,
@@ -581,11 +586,9 @@ static int probe_add(void)
 			.flags = IORESOURCE_MEM,
 			.desc = IORES_DESC_DEVICE_PUBLIC_MEMORY,
 		};
-		probe.devmem = hmm_devmem_add_resource(&probe_devmem_ops, &probe.hdev->device,
-						       &probe.res);
+		probe.devmem = hmm_devmem_add_resource(&probe_devmem_ops, device, &probe.res);
 	} else {
-		probe.devmem = hmm_devmem_add(&probe_devmem_ops, &probe.hdev->device,
-					      100UL << 20);
+		probe.devmem = hmm_devmem_add(&probe_devmem_ops, device, 100UL << 20);
 	}
 	if (IS_ERR(probe.devmem)) {
 		int ret = PTR_ERR(probe.devmem);
@@ -958,9 +961,24 @@ static struct miscdevice probe_misc = {
 	.fops = &probe_fops,
 };
 
+#ifdef PROBE_ON_BUS
+static int probe_bind(struct platform_device *pdev)
+{
+	return probe_add(&pdev->dev);
+}
+
+static struct platform_driver probe_driver = {
+	.probe = probe_bind,
+	.driver = { .name = PROBE_NAME },
+};
+#endif
+
 static void probe_undo(void)
 {
 	probe_remove();
+#ifdef PROBE_ON_BUS
+	platform_driver_unregister(&probe_driver);
+#endif
 	if (probe.hdev)
 		hmm_device_put(probe.hdev);
 	probe_release_memory();
@@ -982,8 +1000,16 @@ static int __init probe_init(void)
 		probe.used = bitmap_zalloc(PROBE_PAGES, GFP_KERNEL);
 		ret = probe.used ? 0 : -ENOMEM;
 	}
+#ifdef PROBE_ON_BUS
+	if (!ret) {
+		ret = platform_driver_register(&probe_driver);
+		if (!ret && !probe.pdev->dev.driver)
+			ret = -ENODEV;
+	}
+#else
 	if (!ret)
-		ret = probe_add();
+		ret = probe_add(NULL);
+#endif
 	if (!ret)
 		ret = misc_register(&probe_misc);
 	if (ret)
