@@ -19,12 +19,7 @@ struct evict_result {
 	u64 unreadable;
 };
 
-/*
- * A page that was on its way to the device and was refused is in use for another moment, but
- * was never mapped, nor charged to anybody. It goes by itself; migrated, it would put a page
- * of RAM on the LRU that no memory cgroup knows, and the kernel would look for its lock for
- * ever.
- */
+/* Pages that are in use, but nobody's, are on their way out already. */
 static void leave_strangers(struct hmm_batch *b, unsigned int n)
 {
 	struct page *page;
@@ -32,7 +27,7 @@ static void leave_strangers(struct hmm_batch *b, unsigned int n)
 
 	for (i = 0; i < n; i++) {
 		page = migrate_pfn_to_page(b->src[i]);
-		if (page && !PageAnon(page))
+		if (page && !hmm_page_is_owned(page))
 			b->src[i] &= ~MIGRATE_PFN_MIGRATE;
 	}
 }

@@ -6,6 +6,7 @@
 #define HMM_INTERNAL_H
 
 #include <linux/kref.h>
+#include <linux/memcontrol.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -99,6 +100,19 @@ static inline unsigned int hmm_region_select_huge(const struct hmm_region *regio
 static inline unsigned int hmm_entry_order(unsigned long entry)
 {
 	return entry & MIGRATE_PFN_COMPOUND ? HPAGE_PMD_ORDER : 0;
+}
+
+/*
+ * Does this page of device memory, locked and held, belong to a process? One that was refused
+ * on its way to the device, or has just left it, is in use for another moment, but charged to
+ * nobody. It goes by itself; migrated, it would put a page of RAM on the LRU that no memory
+ * cgroup knows, and the kernel would look for the lock of that list for ever.
+ */
+static inline bool hmm_page_is_owned(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	return folio_test_anon(folio) && (mem_cgroup_disabled() || folio_memcg(folio));
 }
 
 /* main.c */

@@ -338,8 +338,7 @@ static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nob
 	migrate_device_range(&note.src, pfn, 1);
 	if (!(note.src & MIGRATE_PFN_MIGRATE))
 		return false;
-	/* Refused on its way here, and never anybody's: see leave_strangers() in evict.c. */
-	if (PageAnon(note.page)) {
+	if (hmm_page_is_owned(note.page)) {
 		if (hmm_region_is_private(region))
 			plain_evict_private(region, nobody, &note);
 		else

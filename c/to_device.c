@@ -8,10 +8,22 @@
 #include <linux/dax.h>
 #include <linux/hugetlb.h>
 #include <linux/mmap_lock.h>
+#include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
+
+/*
+ * Off unless asked for: when Linux 7.3 (up to 7.3.4 at least) takes down a mapping of a
+ * 2 MiB device folio that is just on its way back to RAM, zap_huge_pmd_folio() takes the
+ * migration entry for a mapped page, and drops a reference that is not its own. A process
+ * that exits during an eviction is enough, and no lock of ours could keep it from that.
+ */
+static bool huge;
+module_param(huge, bool, 0644);
+MODULE_PARM_DESC(huge,
+		 "move 2 MiB folios to private memory whole (default no: the kernel may corrupt memory when a mapping is removed while such a folio comes back; safe for programs that neither fork nor exit nor unmap meanwhile)");
 
 /*
  * Turn page indices into pages of the kernel: each gets its first reference and its
@@ -71,7 +83,8 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		.src = b->src,
 		.dst = b->dst,
 		.pgmap_owner = region->devmem.pagemap.owner,
-		.flags = MIGRATE_VMA_SELECT_SYSTEM | hmm_region_select_huge(region, m),
+		.flags = MIGRATE_VMA_SELECT_SYSTEM |
+			 (READ_ONCE(huge) ? hmm_region_select_huge(region, m) : 0),
 	};
 	unsigned int n = PHYS_PFN(end - start), filled, moved, holes = 0;
 	struct hmm_plan plan;
