@@ -3,7 +3,7 @@
 //! others send all of it to two devices and back.
 
 use crate::buffer::{Buffer, word};
-use crate::harness::{Child, Env, Outcome, Stop, Test, conserved, ensure, long, skip};
+use crate::harness::{Child, Env, Outcome, Stop, Test, conserved, ensure, long};
 use crate::sys::errno;
 use hmm_uapi::{Device, Direction, Range};
 use std::ops;
@@ -194,9 +194,6 @@ fn send(device: &Device, number: u64, around: Range, over: &AtomicBool) -> Outco
 }
 
 fn storm(env: &Env, huge: bool) -> Outcome {
-    if env.is_private() && std::env::var_os("HMM_STORM").is_none() {
-        skip!("forks and evictions of private memory at once can hang 7.3: run with HMM_STORM=1");
-    }
     let device = env.open()?;
     let second = Device::open(env.devices.last().ok_or("no device")?)?;
     // New mappings are put below older ones: what the workers map lies around here.
