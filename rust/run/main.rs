@@ -12,8 +12,8 @@ use clap::{Parser, ValueEnum};
 use hmm_uapi::{Device, Kind};
 use report::{Outcome, Report};
 use state::{ENV, HUGE_COLLAPSE, HUGE_NEVER, MAGIC, PATH_BYTES, State};
-use std::ffi::{CStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -343,23 +343,12 @@ fn put_path(place: &mut [u8; PATH_BYTES], path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Kernels before 7 split a huge page when it moves; collapsing first would be work for nothing.
+/// Where huge pages are split when they move, collapsing first would be work for nothing.
 fn moves_huge_pages() -> bool {
-    // SAFETY: uname fills the structure; release is a C string in it.
-    let release = unsafe {
-        let mut name: libc::utsname = std::mem::zeroed();
-        if libc::uname(&mut name) != 0 {
-            return false;
-        }
-        CStr::from_ptr(name.release.as_ptr())
-            .to_string_lossy()
-            .into_owned()
+    let parameter = |name: &str| {
+        fs::read_to_string(format!("/sys/module/hmm_devmem/parameters/{name}")).unwrap_or_default()
     };
-    release
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok())
-        >= Some(7)
+    parameter("huge").starts_with('Y') && parameter("caps").contains("huge")
 }
 
 /// The child that signals are passed on to.
