@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * zone_device_page_init() learned about the pagemap and large folios.
- * upstream: "mm/zone_device: reinitialize large zone device private folios", 6.19
+ * changed after 6.16 and before 7.2, read in the headers of Debian
  * expect: too many arguments to function
  */
 #include <linux/memremap.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The pagemap pointer moved from struct page to struct folio, page_pgmap() reads it.
- * upstream: "mm: let device zone pages have a pgmap in the folio", 6.15
+ * upstream: "mm: allow compound zone device pages", 6.15
  * expect: implicit declaration of function .*page_pgmap
  */
 #include <linux/memremap.h>
