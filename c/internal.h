@@ -147,11 +147,11 @@ unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned int nr, bool give_up);
 
 /* to_device.c */
-int hmm_migrate_check(struct hmm_migrate *m);
-int hmm_migrate_walk(struct hmm_region *region, struct hmm_migrate *m,
-		     void (*move)(struct hmm_region *region, struct hmm_batch *b,
-				  struct vm_area_struct *vma, unsigned long start,
-				  unsigned long end, struct hmm_migrate *m));
+typedef void hmm_move_fn(struct hmm_region *region, struct hmm_batch *b,
+			 struct vm_area_struct *vma, unsigned long start,
+			 unsigned long end, struct hmm_migrate *m);
+int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
+		      size_t moved, size_t ns);
 unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved);
 
 /* to_ram.c */

@@ -122,24 +122,6 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
 }
 
-/**
- * hmm_migrate_check() - is this range, in this address space, worth starting on
- * @m: the request; its results are cleared
- *
- * Context: the mmap lock of @m->mm is not held.
- * Return: 0 or -EINVAL.
- */
-int hmm_migrate_check(struct hmm_migrate *m)
-{
-	m->moved = 0;
-	memset(m->skipped, 0, sizeof(m->skipped));
-	if (!PAGE_ALIGNED(m->start) || !PAGE_ALIGNED(m->end) || m->start >= m->end ||
-	    m->end > m->mm->task_size ||
-	    (m->flags & ~(HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES | HMM_MIGRATE_SMALL)))
-		return -EINVAL;
-	return 0;
-}
-
 /* With HMM_MIGRATE_STRICT: is every page mapped, readable, and of a kind that moves. */
 static int check_strict(const struct hmm_migrate *m)
 {
@@ -157,22 +139,11 @@ static int check_strict(const struct hmm_migrate *m)
 	return 0;
 }
 
-/**
- * hmm_migrate_walk() - cut a request into batches
- * @region: passed to @move
- * @m: the request, checked by hmm_migrate_check()
- * @move: moves one batch: part of one VMA, at most HMM_BATCH pages, inside one 2 MiB block
- *
- * Takes the mmap lock for read and lets go of it between batches when somebody waits
- * for it.
- *
- * Context: process context, mmap lock not held.
- * Return: 0, -EINVAL (strict request only), -EINTR deadly signal.
+/*
+ * Cut a request into batches: each is part of one VMA, at most HMM_BATCH pages, inside one
+ * 2 MiB block. The mmap lock is let go of between batches when somebody waits for it.
  */
-int hmm_migrate_walk(struct hmm_region *region, struct hmm_migrate *m,
-		     void (*move)(struct hmm_region *region, struct hmm_batch *b,
-				  struct vm_area_struct *vma, unsigned long start,
-				  unsigned long end, struct hmm_migrate *m))
+static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move)
 {
 	struct mm_struct *mm = m->mm;
 	struct vm_area_struct *vma;
@@ -216,6 +187,43 @@ out_batch:
 }
 
 /**
+ * hmm_migrate_range() - what moving there and moving back have in common
+ * @region: passed to @move
+ * @m: the request; its results are set
+ * @move: moves one batch
+ * @moved: counter that gets the pages moved
+ * @ns: counter that gets the time
+ *
+ * Context and return value: as hmm_migrate_to_device().
+ */
+int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
+		      size_t moved, size_t ns)
+{
+	u64 begin = ktime_get_ns();
+	int ret;
+
+	m->moved = 0;
+	memset(m->skipped, 0, sizeof(m->skipped));
+	if (!PAGE_ALIGNED(m->start) || !PAGE_ALIGNED(m->end) || m->start >= m->end ||
+	    m->end > m->mm->task_size ||
+	    (m->flags & ~(HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES | HMM_MIGRATE_SMALL)))
+		return -EINVAL;
+	if (!percpu_ref_tryget_live(&region->devmem.ref))
+		return -ENODEV;
+	if (!mmget_not_zero(m->mm)) {
+		ret = -ESRCH;
+		goto out_ref;
+	}
+	ret = walk(region, m, move);
+	hmm_region_count(region, m->mm, moved, m->moved);
+	hmm_region_count(region, m->mm, ns, ktime_get_ns() - begin);
+	mmput(m->mm);
+out_ref:
+	percpu_ref_put(&region->devmem.ref);
+	return ret;
+}
+
+/**
  * hmm_migrate_to_device() - move a range of a process to the device
  * @region: where to
  * @m: what to move; says afterwards what was moved, and why the rest was not
@@ -231,24 +239,8 @@ out_batch:
  */
 int hmm_migrate_to_device(struct hmm_region *region, struct hmm_migrate *m)
 {
-	u64 begin = ktime_get_ns();
-	int ret;
-
-	ret = hmm_migrate_check(m);
-	if (ret)
-		return ret;
-	if (!percpu_ref_tryget_live(&region->devmem.ref))
-		return -ENODEV;
-	if (!mmget_not_zero(m->mm)) {
-		ret = -ESRCH;
-		goto out_ref;
-	}
-	ret = hmm_migrate_walk(region, m, move_batch);
-	hmm_count(region, m->mm, to_device, m->moved);
-	hmm_count(region, m->mm, ns_to_device, ktime_get_ns() - begin);
-	mmput(m->mm);
-out_ref:
-	percpu_ref_put(&region->devmem.ref);
-	return ret;
+	return hmm_migrate_range(region, m, move_batch,
+				 offsetof(struct hmm_counters, to_device),
+				 offsetof(struct hmm_counters, ns_to_device));
 }
 EXPORT_SYMBOL_GPL(hmm_migrate_to_device);

@@ -260,24 +260,8 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
  */
 int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m)
 {
-	u64 begin = ktime_get_ns();
-	int ret;
-
-	ret = hmm_migrate_check(m);
-	if (ret)
-		return ret;
-	if (!percpu_ref_tryget_live(&region->devmem.ref))
-		return -ENODEV;
-	if (!mmget_not_zero(m->mm)) {
-		ret = -ESRCH;
-		goto out_ref;
-	}
-	ret = hmm_migrate_walk(region, m, move_batch);
-	hmm_count(region, m->mm, to_ram_request, m->moved);
-	hmm_count(region, m->mm, ns_to_ram, ktime_get_ns() - begin);
-	mmput(m->mm);
-out_ref:
-	percpu_ref_put(&region->devmem.ref);
-	return ret;
+	return hmm_migrate_range(region, m, move_batch,
+				 offsetof(struct hmm_counters, to_ram_request),
+				 offsetof(struct hmm_counters, ns_to_ram));
 }
 EXPORT_SYMBOL_GPL(hmm_migrate_to_ram);
