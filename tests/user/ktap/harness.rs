@@ -130,16 +130,23 @@ impl Env {
     }
 }
 
-/// Checks that no frame is unaccounted for.
+/// Checks that no frame is unaccounted for. The figures are read one after the other, so they only
+/// add up at rest: while a process that was killed is still going, they are read again.
 pub fn conserved(device: &Device) -> Result<sys::hmm_dmirror_info, Stop> {
-    let info = device.info()?;
-    let sum = info.frames_free + info.frames_claimed + info.frames_resident;
-    ensure_eq!(
-        sum,
-        info.frames_total,
-        "free + claimed + resident of {info:?}"
-    );
-    Ok(info)
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let info = device.info()?;
+        let sum = info.frames_free + info.frames_claimed + info.frames_resident;
+        if sum == info.frames_total {
+            return Ok(info);
+        }
+        ensure!(
+            Instant::now() < end,
+            "free + claimed + resident of {info:?}: {sum}, expected {}",
+            info.frames_total
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A process that runs a closure and reports its outcome.
