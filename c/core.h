@@ -278,6 +278,47 @@ int hmm_core_next_span(const struct hmm_core *core,
 		       u64 *npages);
 
 /**
+ * hmm_core_touch() - the device used these frames.
+ * @core: the region
+ * @index: the first page; what lies outside the region is left out
+ * @npages: how many
+ *
+ * Sets the mark that keeps the 2 MiB blocks of these frames from being
+ * hmm_core_victim() until its hand has passed them once. Frames that
+ * hmm_core_plan_to_device() hands out are marked by it. Costs a load when the mark is set.
+ *
+ * Context: Any.
+ */
+void hmm_core_touch(const struct hmm_core *core,
+		    u64 index,
+		    u64 npages);
+
+/**
+ * hmm_core_victim() - the frames that should make room.
+ * @core: the region
+ * @max: longest span wanted, at least 1
+ * @first: first page of the span
+ * @npages: its length; it never crosses a 2 MiB block
+ *
+ * A clock: the hand goes over the blocks, clears the marks of hmm_core_touch() and
+ * stops at the first block in use without one, whose first span in use this is.
+ * The hand then stands behind that block, so callers at the same time get
+ * different blocks where there are some; who wants more of the same block goes on
+ * in it with hmm_core_next_span(). When all blocks are touched faster than the hand
+ * turns, it is any of them. At most two turns, 64 blocks in a step.
+ *
+ * A snapshot, as for hmm_core_next_span().
+ *
+ * Context: Any.
+ * Return: 0. -ENOENT: no frame is in use. -EINVAL: a pointer is NULL or @max is 0.
+ */
+__must_check
+int hmm_core_victim(const struct hmm_core *core,
+		    u64 max,
+		    u64 *first,
+		    u64 *npages);
+
+/**
  * hmm_core_window() - how much a CPU fault should bring back.
  * @core: the region
  * @key: names the address space; 0 is as good as any
@@ -288,7 +329,7 @@ int hmm_core_next_span(const struct hmm_core *core,
  * @out: the window; it contains @page
  *
  * Starts small, doubles while faults continue a window in either direction,
- * halves when they are scattered.
+ * halves when they are scattered, and when hmm_core_window_waste() says so.
  *
  * Context: Any.
  */
@@ -299,6 +340,20 @@ void hmm_core_window(const struct hmm_core *core,
 		     u64 hi,
 		     u32 max,
 		     struct hmm_window *out);
+
+/**
+ * hmm_core_window_waste() - pages of a window went back to the device unwanted.
+ * @core: the region
+ * @key: names the address space, as for hmm_core_window()
+ * @npages: pages that a window brought to RAM and that the CPU did not use there
+ *
+ * When more than half of what came back lately was in vain, windows of this address
+ * space get half as large, down to 4 pages. They grow again when, over a
+ * while, less than an eighth is.
+ *
+ * Context: Any.
+ */
+void hmm_core_window_waste(const struct hmm_core *core, u64 key, u64 npages);
 
 /* What both sides rely on, as the core was compiled. */
 static_assert(sizeof(struct hmm_segment) == 32, "hmm_segment: size");

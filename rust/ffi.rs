@@ -372,6 +372,66 @@ pub unsafe extern "C" fn hmm_core_next_span(
     }))
 }
 
+/// hmm_core_touch() - the device used these frames.
+/// @core: the region
+/// @index: the first page; what lies outside the region is left out
+/// @npages: how many
+///
+/// Sets the mark that keeps the 2 MiB blocks of these frames from being
+/// hmm_core_victim() until its hand has passed them once. Frames that
+/// hmm_core_plan_to_device() hands out are marked by it. Costs a load when the mark is set.
+///
+/// Context: Any.
+///
+/// # Safety
+/// `core` is null or a living region.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_touch(core: *const Core, index: u64, npages: u64) {
+    // SAFETY: C's living region.
+    if let Some(region) = unsafe { region(core) } {
+        region.touch(index, npages);
+    }
+}
+
+/// hmm_core_victim() - the frames that should make room.
+/// @core: the region
+/// @max: longest span wanted, at least 1
+/// @first: first page of the span
+/// @npages: its length; it never crosses a 2 MiB block
+///
+/// A clock: the hand goes over the blocks, clears the marks of hmm_core_touch() and
+/// stops at the first block in use without one, whose first span in use this is.
+/// The hand then stands behind that block, so callers at the same time get
+/// different blocks where there are some; who wants more of the same block goes on
+/// in it with hmm_core_next_span(). When all blocks are touched faster than the hand
+/// turns, it is any of them. At most two turns, 64 blocks in a step.
+///
+/// A snapshot, as for hmm_core_next_span().
+///
+/// Context: Any.
+/// Return: 0. -ENOENT: no frame is in use. -EINVAL: a pointer is NULL or @max is 0.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_victim(
+    core: *const Core,
+    max: u64,
+    first: *mut u64,
+    npages: *mut u64,
+) -> c_int {
+    // SAFETY: C's living region, and its own variables.
+    let parts = unsafe { (region(core), array_mut(first, 1), array_mut(npages, 1)) };
+    let (Some(region), Some([first]), Some([npages])) = parts else {
+        return Errno::INVAL.to_c();
+    };
+    to_c(region.victim(max).map(|span| {
+        *first = span.first.0;
+        *npages = span.npages;
+    }))
+}
+
 /// hmm_core_window() - how much a CPU fault should bring back.
 /// @core: the region
 /// @key: names the address space; 0 is as good as any
@@ -382,7 +442,7 @@ pub unsafe extern "C" fn hmm_core_next_span(
 /// @out: the window; it contains @page
 ///
 /// Starts small, doubles while faults continue a window in either direction,
-/// halves when they are scattered.
+/// halves when they are scattered, and when hmm_core_window_waste() says so.
 ///
 /// Context: Any.
 ///
@@ -410,4 +470,25 @@ pub unsafe extern "C" fn hmm_core_window(
             npages: 1,
         },
     };
+}
+
+/// hmm_core_window_waste() - pages of a window went back to the device unwanted.
+/// @core: the region
+/// @key: names the address space, as for hmm_core_window()
+/// @npages: pages that a window brought to RAM and that the CPU did not use there
+///
+/// When more than half of what came back lately was in vain, windows of this address
+/// space get half as large, down to 4 pages. They grow again when, over a
+/// while, less than an eighth is.
+///
+/// Context: Any.
+///
+/// # Safety
+/// `core` is null or a living region.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_window_waste(core: *const Core, key: u64, npages: u64) {
+    // SAFETY: C's living region.
+    if let Some(region) = unsafe { region(core) } {
+        region.window_waste(key, npages);
+    }
 }

@@ -3,7 +3,7 @@
 //! the books (claimed, resident) beside the bitmap.
 //!
 //! The memory is, in this order: the [`Core`] header, one slot per CPU, the
-//! table of fault streams, three maps of one bit per block, the bitmap. Each
+//! table of fault streams, four maps of one bit per block, the bitmap. Each
 //! part starts on a cache line. The header holds the places of the others, so
 //! the memory cannot be moved. From `init` on everything but the header's
 //! constants is atomics, so any number of shared views may exist.
@@ -37,8 +37,11 @@ pub struct Core {
     /// `'static` stands for "as long as the memory is lent".
     frames: Frames<'static>,
     streams: &'static [AtomicU64],
+    clock: evict::Clock<'static>,
     /// Changes with every block that is opened or closed; on a line of its own.
     moves: OwnLine,
+    /// Of `clock`.
+    hand: OwnLine,
 }
 
 #[repr(align(64))]
@@ -52,6 +55,7 @@ struct Layout {
     whole: usize,
     avail: usize,
     held: usize,
+    marks: usize,
     words: usize,
     size: usize,
 }
@@ -72,13 +76,15 @@ impl Layout {
         let whole = streams + lines(window::table_words(npages) * word);
         let avail = whole + map;
         let held = avail + map;
-        let words = held + map;
+        let marks = held + map;
+        let words = marks + map;
         Layout {
             slots,
             streams,
             whole,
             avail,
             held,
+            marks,
             words,
             size: words + shape.nwords * word,
         }
@@ -151,10 +157,11 @@ impl<'a> Region<'a> {
             }
         }
         // SAFETY: these are the parts as they were laid out and written, all of
-        // atomics. The header is written whole before it is shared; `moves` is
-        // in it, at an address that is known before.
+        // atomics. The header is written whole before it is shared; `moves` and
+        // `hand` are in it, at addresses that are known before.
         unsafe {
             let moves = &raw const (*core.as_ptr()).moves.0;
+            let hand = &raw const (*core.as_ptr()).hand.0;
             core.as_ptr().write(Core {
                 magic: MAGIC,
                 frames: Frames {
@@ -167,7 +174,12 @@ impl<'a> Region<'a> {
                     moves: &*moves,
                 },
                 streams: part(mem, layout.streams, window::table_words(npages)),
+                clock: evict::Clock {
+                    marks: part(mem, layout.marks, shape.nmap),
+                    hand: &*hand,
+                },
                 moves: OwnLine(AtomicU64::new(0)),
+                hand: OwnLine(AtomicU64::new(0)),
             });
         }
         // SAFETY: written just now, and never again but through atomics.
@@ -240,6 +252,14 @@ impl<'a> Region<'a> {
     ) -> Result<Plan, Errno> {
         let plan = plan::to_device(self.frames(), cpu, src, dst, seg)?;
         self.book(cpu, u64::from(plan.claimed), 0);
+        // What comes is in use: commit() knows the number only, so it is here.
+        let ncopy = to_usize(u64::from(plan.ncopy));
+        let nzero = to_usize(u64::from(plan.nzero));
+        let copies = seg.iter().take(ncopy);
+        // Bounded: each segment once.
+        for segment in copies.chain(seg.iter().rev().take(nzero)) {
+            self.touch(segment.dst, u64::from(segment.npages));
+        }
         Ok(plan)
     }
 
@@ -305,9 +325,29 @@ impl<'a> Region<'a> {
         evict::next_span(self.frames(), PageIndex(from), max).ok_or(Errno::NOENT)
     }
 
+    /// [`evict::Clock::touch`].
+    #[inline]
+    pub fn touch(&self, first: u64, npages: u64) {
+        self.core.clock.touch(PageIndex(first), npages);
+    }
+
+    /// [`evict::Clock::victim`], checked.
+    pub fn victim(&self, max: u64) -> Result<evict::Span, Errno> {
+        if max == 0 {
+            return Err(Errno::INVAL);
+        }
+        let span = self.core.clock.victim(self.frames(), max);
+        span.ok_or(Errno::NOENT)
+    }
+
     /// [`window::fault`].
     pub fn window(&self, key: u64, page: u64, lo: u64, hi: u64, max: u32) -> Window {
         window::fault(self.core.streams, key, page, lo, hi, max)
+    }
+
+    /// [`window::waste`].
+    pub fn window_waste(&self, key: u64, npages: u64) {
+        window::waste(self.core.streams, key, npages);
     }
 
     /// Bytes of the memory that grow with the region, without the slots.

@@ -273,6 +273,32 @@ static void test_span(void)
 	free(core);
 }
 
+static void test_victim(void)
+{
+	struct hmm_core *core = region(N);
+	u64 first = 1, npages = 1;
+
+	EQ(hmm_core_victim(core, 512, &first, &npages), -ENOENT);
+	EQ(first, 1);
+	memset(src, 0, sizeof(src));
+	src[0] = ENTRY(1024, V | M | C);
+	src[512] = ENTRY(2048, V | M | C);
+	EQ(hmm_core_plan_to_device(core, 0, src, dst, 1024, seg, &plan), 0);
+	EQ(plan.claimed, 1024);
+	/* Both were marked when they were handed out; the second is used again. */
+	EQ(hmm_core_victim(core, 100, &first, &npages), 0);
+	EQ(first % 512, 0);
+	EQ(npages, 100);
+	hmm_core_touch(core, first + 3, 1);
+	EQ(hmm_core_victim(core, 512, &first, &npages), 0);
+	EQ(npages, 512);
+	hmm_core_touch(core, 0, ~0ull);
+	EQ(hmm_core_victim(core, 7, &first, &npages), 0);
+	EQ(npages, 7);
+	EQ(hmm_core_victim(core, 0, &first, &npages), -EINVAL);
+	free(core);
+}
+
 static void test_window(void)
 {
 	struct hmm_core *core = region(N);
@@ -297,6 +323,11 @@ static void test_window(void)
 	EQ(w.npages, 1);
 	hmm_core_window(core, 42, 5, 0, 100, ~0u, &w);
 	CHECK(w.npages >= 1 && w.npages <= 512);
+	for (page = 1 << 30; page < (1 << 30) + 8192; page = w.first + w.npages) {
+		hmm_core_window(core, 42, page, 0, 1ull << 40, 512, &w);
+		hmm_core_window_waste(core, 42, w.npages);
+	}
+	CHECK(w.npages <= 16);
 	free(core);
 }
 
@@ -326,6 +357,12 @@ static void test_null(void)
 	EQ(hmm_core_next_span(NULL, 0, 1, &a, &b), -EINVAL);
 	EQ(hmm_core_next_span(core, 0, 1, NULL, &b), -EINVAL);
 	EQ(hmm_core_next_span(core, 0, 1, &a, NULL), -EINVAL);
+	EQ(hmm_core_victim(NULL, 1, &a, &b), -EINVAL);
+	EQ(hmm_core_victim(core, 1, NULL, &b), -EINVAL);
+	EQ(hmm_core_victim(core, 1, &a, NULL), -EINVAL);
+	hmm_core_touch(NULL, 0, 1);
+	hmm_core_touch(core, 0, 0);
+	hmm_core_window_waste(NULL, 0, 1);
 	hmm_core_commit(NULL, 0, 1);
 	memset(&s, 0x11, sizeof(s));
 	hmm_core_stats(NULL, &s);
@@ -347,6 +384,7 @@ int hmm_abi_test(int *done)
 	test_compound();
 	test_plan_to_ram();
 	test_span();
+	test_victim();
 	test_window();
 	test_null();
 	*done = passed;

@@ -5,6 +5,7 @@
 #![cfg(loom)]
 
 use hmm_devmem::atomic::AtomicU64;
+use hmm_devmem::evict::Clock;
 use hmm_devmem::frames::{CpuSlot, Frames, Shape};
 use hmm_devmem::types::{Block, Cpu, PageIndex};
 use loom::sync::Arc;
@@ -17,6 +18,8 @@ struct Memory {
     maps: [Vec<AtomicU64>; 3],
     slots: Vec<CpuSlot>,
     moves: AtomicU64,
+    marks: Vec<AtomicU64>,
+    hand: AtomicU64,
 }
 
 fn zeroes(n: usize) -> Vec<AtomicU64> {
@@ -34,6 +37,8 @@ impl Memory {
                 .map(|cpu| CpuSlot::new(cpu, 2, shape.nblocks))
                 .collect(),
             moves: AtomicU64::new(0),
+            marks: zeroes(shape.nmap),
+            hand: AtomicU64::new(0),
         };
         memory.frames().format();
         Arc::new(memory)
@@ -49,6 +54,20 @@ impl Memory {
             slots: &self.slots,
             moves: &self.moves,
         }
+    }
+
+    fn clock(&self) -> Clock<'_> {
+        Clock {
+            marks: &self.marks,
+            hand: &self.hand,
+        }
+    }
+
+    /// The block that has to make room.
+    fn victim(&self) -> Option<Block> {
+        let span = self.clock().victim(&self.frames(), 512)?;
+        assert!(span.npages >= 1 && span.first.0 + span.npages <= self.npages);
+        Some(span.first.block())
     }
 
     /// Everything that is left can be claimed, and with what is out it is all.
@@ -198,5 +217,55 @@ fn a_double_release_is_told() {
         let theirs = thread.join().expect("a thread");
         assert_eq!(mine + theirs, 1);
         memory.settle(0);
+    });
+}
+
+/// Two blocks in use, two that look for a victim, and the device uses one of the
+/// blocks meanwhile: each gets one, and not both the same.
+#[test]
+fn two_victims_are_two_blocks() {
+    explore(Some(3), || {
+        let memory = Memory::new(1024);
+        let frames = memory.frames();
+        assert!(frames.claim_block(Cpu(0)).is_some() && frames.claim_block(Cpu(0)).is_some());
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.victim());
+        let mine = memory.victim();
+        let theirs = thread.join().expect("a thread");
+        assert!(mine.is_some() && theirs.is_some(), "both are in use");
+        assert_ne!(mine, theirs);
+    });
+}
+
+/// However often a block is used meanwhile: there is a victim.
+#[test]
+fn use_does_not_hide_a_victim() {
+    explore(Some(3), || {
+        let memory = Memory::new(512);
+        assert!(memory.frames().claim_block(Cpu(0)).is_some());
+        memory.clock().touch(PageIndex(0), 512);
+        let other = memory.clone();
+        let thread = thread::spawn(move || {
+            other.clock().touch(PageIndex(5), 1);
+            other.clock().touch(PageIndex(5), 1);
+        });
+        assert_eq!(memory.victim(), Some(Block(0)));
+        thread.join().expect("a thread");
+    });
+}
+
+/// The last frame in use comes back while a victim is looked for: the answer is
+/// that frame or none, and afterwards none.
+#[test]
+fn a_victim_goes_meanwhile() {
+    explore(Some(3), || {
+        let memory = Memory::new(2);
+        let page = memory.frames().claim_one(Cpu(0)).expect("a frame");
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().release_one(page).freed);
+        let span = memory.clock().victim(&memory.frames(), 512);
+        assert!(span.is_none_or(|span| span.first == page && span.npages == 1));
+        assert_eq!(thread.join().expect("a thread"), 1);
+        assert_eq!(memory.victim(), None);
     });
 }

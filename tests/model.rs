@@ -20,13 +20,47 @@ enum Frame {
 
 struct Model {
     frames: Vec<Frame>,
+    /// Blocks used since the hand passed, and where the hand stands.
+    marks: Vec<bool>,
+    hand: usize,
 }
 
 impl Model {
     fn new(npages: u64) -> Model {
         Model {
             frames: vec![Frame::Free; npages as usize],
+            marks: vec![false; npages.div_ceil(512 * 64) as usize * 64],
+            hand: 0,
         }
+    }
+
+    fn touch(&mut self, first: u64, npages: u64) {
+        let end = first.saturating_add(npages).min(self.frames.len() as u64);
+        for page in first..end {
+            self.marks[page as usize / 512] = true;
+        }
+    }
+
+    /// The first run in use of the next block that the clock takes.
+    fn victim(&mut self, max: u64) -> Option<(u64, u64)> {
+        // The hand goes over whole words of the map; what is beyond the end is
+        // never in use.
+        let end = self.marks.len();
+        for _ in 0..2 * end {
+            let block = self.hand;
+            self.hand = (block + 1) % end;
+            if std::mem::take(&mut self.marks[block]) {
+                continue;
+            }
+            let frames = self.frames.iter().enumerate().skip(block * 512).take(512);
+            let mut used = frames
+                .skip_while(|(_, f)| **f == Frame::Free)
+                .take_while(|(_, f)| **f != Frame::Free);
+            if let Some((first, _)) = used.next() {
+                return Some((first as u64, max.min(1 + used.count() as u64)));
+            }
+        }
+        None
     }
 
     fn count(&self, what: Frame) -> u64 {
@@ -141,6 +175,7 @@ impl Model {
                 .expect("inside the region");
             assert_eq!(*frame, Frame::Free, "page {index} handed out twice");
             *frame = Frame::Claimed;
+            self.marks[index as usize / 512] = true;
         }
         assert_eq!(plan.wanted, wanted, "wanted");
         assert_eq!(u64::from(plan.claimed), claimed.len() as u64, "claimed");
@@ -197,6 +232,13 @@ enum Step {
         from: u64,
         max: u64,
     },
+    Touch {
+        first: u64,
+        npages: u64,
+    },
+    Victim {
+        max: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -213,6 +255,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<u64>(), any::<u64>())
             .prop_map(|(first, npages)| Step::Outside { first, npages }),
         1 => (any::<u64>(), 1..700u64).prop_map(|(from, max)| Step::Span { from, max }),
+        1 => (any::<u64>(), 0..2000u64).prop_map(|(first, npages)| Step::Touch { first, npages }),
+        3 => (1..700u64).prop_map(|max| Step::Victim { max }),
     ]
 }
 
@@ -342,8 +386,35 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
                 }
             }
         }
+        Step::Touch { first, npages } => {
+            let first = if npages % 8 == 0 {
+                *first
+            } else {
+                first % total
+            };
+            touch(model, region, first, *npages);
+        }
+        Step::Victim { max } => victim(model, region, *max),
     }
     model.check(region);
+}
+
+fn touch(model: &mut Model, region: &Region<'_>, first: u64, npages: u64) {
+    region.touch(first, npages);
+    model.touch(first, npages);
+}
+
+fn victim(model: &mut Model, region: &Region<'_>, max: u64) {
+    if model.frames.iter().all(|f| *f == Frame::Free) {
+        assert_eq!(region.victim(max), Err(Errno::NOENT));
+        // All marks are gone. It went round twice, word by word, and two more.
+        let nmap = model.marks.len() / 64;
+        model.marks.fill(false);
+        model.hand = (model.hand / 64 + 2) % nmap * 64;
+        return;
+    }
+    let span = region.victim(max).expect("something is in use");
+    assert_eq!(Some((span.first.0, span.npages)), model.victim(max));
 }
 
 proptest! {
@@ -521,6 +592,77 @@ fn window_off_is_one_page() {
         let w = lent.region().window(1, page, 0, 100, 1);
         assert_eq!((w.first, w.npages), (page, 1));
     }
+}
+
+/// Blocks that the device keeps using stay; the others go, each once in a turn.
+#[test]
+fn the_clock_spares_what_is_used() {
+    let nblocks = 200;
+    let lent = Lent::new(512 * nblocks, 1);
+    let region = lent.region();
+    let mut model = Model::new(512 * nblocks);
+    model.plan(&region, 0, &vec![entry(3, VALID | MIGRATE); 65536]);
+    model.plan(
+        &region,
+        0,
+        &vec![entry(3, VALID | MIGRATE); 512 * 200 - 65536],
+    );
+    let mut gone = vec![0; nblocks as usize];
+    for turn in 0..10 {
+        let hot = |block: u64| block % 7 == 3 || block == 64;
+        for block in (0..nblocks).filter(|b| hot(*b)) {
+            region.touch(block * 512 + 511, 1);
+        }
+        // All were marked when they came, so the first turn takes any of them.
+        let calls = (0..nblocks).filter(|b| turn == 0 || !hot(*b)).count();
+        for _ in 0..calls {
+            let span = region.victim(64).expect("all are in use");
+            assert_eq!((span.first.0 % 512, span.npages), (0, 64));
+            let block = span.first.block().0;
+            assert!(turn == 0 || !hot(block as u64), "block {block} was in use");
+            gone[block] += 1;
+        }
+    }
+    assert!(gone.iter().all(|n| *n == 1 || *n == 10), "{gone:?}");
+    // Nothing but hot blocks: then one of them.
+    region.touch(0, u64::MAX);
+    assert!(region.victim(1).is_ok());
+    assert_eq!(region.victim(0), Err(Errno::INVAL));
+}
+
+/// Pages per window of a walk upwards, when `waste` of 16 go back unwanted.
+fn walk_with_waste(region: &Region<'_>, key: u64, from: u64, waste: u64) -> u64 {
+    let (mut page, mut n) = (from, 0);
+    while page < from + (1 << 16) {
+        let w = region.window(key, page, 0, 1 << 40, 512);
+        region.window_waste(key, w.npages * waste / 16);
+        page = w.first + w.npages;
+        n += 1;
+    }
+    (1 << 16) / n
+}
+
+/// Most in vain: windows of that address space shrink. Little: they grow again.
+/// Between the two they stay as they are.
+#[test]
+fn windows_shrink_when_they_are_wasted() {
+    let lent = Lent::new(1 << 20, 1);
+    let region = lent.region();
+    let mut turn = 0;
+    let mut walk = |key, waste| {
+        turn += 1;
+        walk_with_waste(&region, key, turn << 20, waste)
+    };
+    assert!(walk(1, 0) > 400);
+    assert!(walk(1, 16) <= 16, "all in vain");
+    assert!(walk(1, 16) <= 4, "all in vain");
+    assert!(walk(1, 5) <= 5, "no reason to trust it");
+    assert!(walk(2, 0) > 400, "another address space has its own");
+    assert!(walk(1, 0) > 64, "a reason");
+    assert!(walk(1, 0) > 400);
+    assert!(walk(1, 5) > 400, "no reason not to trust it");
+    region.window_waste(1, u64::MAX);
+    assert!(walk(1, 0) > 64);
 }
 
 #[test]
