@@ -5,6 +5,7 @@
 #include <linux/highmem.h>
 
 #include "internal.h"
+#include "trace.h"
 
 static struct page *device_page(struct hmm_region *region, u64 index)
 {
@@ -99,6 +100,7 @@ static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
 {
 	u32 i;
 
+	trace_copy_error(region, HMM_TO_DEVICE, seg);
 	for (i = seg->entry; i < seg->entry + seg->npages; i++) {
 		if (!(b->dst[i] & MIGRATE_PFN_VALID))
 			continue;
@@ -194,6 +196,7 @@ unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 		if (!seg->status)
 			continue;
 		failed += seg->npages;
+		trace_copy_error(region, HMM_TO_RAM, seg);
 		if (!give_up)
 			drop_pages(b, seg);
 		else

@@ -20,6 +20,7 @@
 #include <linux/slab.h>
 
 #include "internal.h"
+#include "trace.h"
 
 /* The last reference to a page is gone. Any context. */
 static void hmm_devmem_free(struct page *page, unsigned int order)
@@ -73,10 +74,12 @@ static void hmm_devmem_ref_exit(void *devmem)
 static void hmm_devmem_teardown(void *data)
 {
 	struct hmm_devmem *devmem = data;
+	u64 begin = ktime_get_ns();
 
 	percpu_ref_kill(&devmem->ref);
 	wait_for_completion(&devmem->completion);
 	hmm_evict_for_teardown(hmm_region_of_devmem(devmem));
+	trace_region_remove(hmm_region_of_devmem(devmem), ktime_get_ns() - begin);
 }
 
 /* Describe @res to the kernel. What this takes is given back by percpu_ref_exit(). */

@@ -7,6 +7,7 @@
 #include <linux/sched/signal.h>
 
 #include "internal.h"
+#include "trace.h"
 
 /* Without a page moved for so long: a request fails, what is unreadable is lost. */
 #define EVICT_PATIENCE	(2 * HZ)
@@ -52,14 +53,22 @@ static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first
 }
 
 /* One walk over all frames in use. */
-static struct evict_result evict_pass(struct hmm_region *region, bool give_up)
+static struct evict_result evict_pass(struct hmm_region *region, enum hmm_cause cause,
+				      bool give_up)
 {
 	struct evict_result result = {};
 	struct hmm_batch *b = hmm_batch_get();
+	struct hmm_migrate m = {};
+	struct hmm_trace_move trace;
 	u64 from = 0, first, n;
 
 	while (!hmm_core_next_span(region->core, from, HMM_BATCH, &first, &n)) {
+		hmm_trace_begin(region, &trace, HMM_TO_RAM, cause, 0, n, &m);
 		evict_span(region, b, first, n, give_up, &result);
+		trace_evict(region, cause, first, n, result.moved - m.moved);
+		m.moved = result.moved;
+		m.skipped[HMM_SKIP_COPY] = result.unreadable;
+		hmm_trace_end(region, &trace, b, &m);
 		from = first + n;
 		cond_resched();
 	}
@@ -94,7 +103,7 @@ int hmm_region_evict(struct hmm_region *region)
 	if (!percpu_ref_tryget_live(&region->devmem.ref))
 		return -ENODEV;
 	for (left = frames_in_use(region); left && moved < left;) {
-		u64 pass = evict_pass(region, false).moved;
+		u64 pass = evict_pass(region, HMM_CAUSE_EVICT, false).moved;
 
 		if (!frames_in_use(region))
 			break;
@@ -134,7 +143,7 @@ void hmm_evict_for_teardown(struct hmm_region *region)
 
 	for (;;) {
 		give_up = pass.unreadable && time_after(jiffies, patience);
-		pass = evict_pass(region, give_up);
+		pass = evict_pass(region, HMM_CAUSE_TEARDOWN, give_up);
 		if (give_up)
 			dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
 				pass.unreadable);

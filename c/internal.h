@@ -25,6 +25,32 @@ struct hmm_batch {
 	struct hmm_segment seg[HMM_BATCH];
 };
 
+enum hmm_direction {
+	HMM_TO_DEVICE,
+	HMM_TO_RAM,
+};
+
+/* On whose account pages move. */
+enum hmm_cause {
+	HMM_CAUSE_REQUEST,	/* a driver asked */
+	HMM_CAUSE_FAULT,	/* the CPU touched a page */
+	HMM_CAUSE_EVICT,	/* to make room, or everybody was asked home */
+	HMM_CAUSE_TEARDOWN,	/* the device goes */
+	HMM_CAUSE_PREFETCH,	/* on a guess */
+	HMM_CAUSE_NR
+};
+
+/* What a tracer wants to know about the move of a batch; see trace.h. */
+struct hmm_trace_move {
+	u64 begin;		/* ktime, ns; 0: nobody looked when it began */
+	enum hmm_direction direction;
+	enum hmm_cause cause;
+	u32 process;
+	unsigned long address;
+	unsigned long npages;
+	struct hmm_migrate before;
+};
+
 /* Counters of a region, or of a process on it. */
 struct hmm_counters {
 	atomic64_t to_device;
@@ -38,6 +64,7 @@ struct hmm_counters {
 /* What one process did on one region. Found by mm, alive while a view is attached. */
 struct hmm_account {
 	struct mm_struct *mm;	/* key only */
+	pid_t process;		/* thread group that attached first, for who looks on */
 	unsigned int users;	/* under region->accounts' lock */
 	struct hmm_counters counters;
 	struct rcu_head rcu;
@@ -55,6 +82,7 @@ struct hmm_region {
 	struct hmm_core *core;			/* frames; managed level only */
 	void *group;				/* devres group with all of the above */
 	struct kref kref;
+	u32 id;			/* from 1 on, never again */
 	struct hmm_counters counters;
 	struct xarray accounts;			/* mm -> struct hmm_account */
 
@@ -135,6 +163,7 @@ void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
 		      size_t counter, u64 n);
 struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm);
 void hmm_account_put(struct hmm_region *region, struct hmm_account *account);
+u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm);
 
 /* Add to a counter of the region and of the process, if it has a view attached. */
 #define hmm_count(region, mm, counter, n) \
@@ -151,7 +180,7 @@ typedef void hmm_move_fn(struct hmm_region *region, struct hmm_batch *b,
 			 struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end, struct hmm_migrate *m);
 int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
-		      size_t moved, size_t ns);
+		      enum hmm_direction direction, size_t moved, size_t ns);
 unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved);
 
 /* to_ram.c */

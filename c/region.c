@@ -6,6 +6,7 @@
 #include <linux/smp.h>
 
 #include "internal.h"
+#include "trace.h"
 
 static void hmm_region_free(struct kref *kref)
 {
@@ -52,12 +53,14 @@ static void hmm_region_put_devres(void *region)
  */
 struct hmm_region *hmm_region_alloc(struct device *device)
 {
+	static atomic_t last_id;
 	struct hmm_region *region;
 	int ret;
 
 	region = kzalloc(sizeof(*region), GFP_KERNEL);
 	if (!region)
 		return ERR_PTR(-ENOMEM);
+	region->id = atomic_inc_return(&last_id);
 	region->devmem.device = device;
 	region->devmem.pfn_first = -1UL;
 	region->devmem.pfn_last = -1UL;
@@ -174,6 +177,7 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 		goto err_group;
 
 	devres_close_group(device, region->group);
+	trace_region_add(region);
 	return region;
 
 err_group:
@@ -276,6 +280,7 @@ struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct 
 	if (!fresh)
 		return ERR_PTR(-ENOMEM);
 	fresh->mm = mm;
+	fresh->process = current->tgid;
 
 	xa_lock(&region->accounts);
 	/* May drop the lock to allocate, so it decides who was first. */
@@ -303,6 +308,20 @@ void hmm_account_put(struct hmm_region *region, struct hmm_account *account)
 	xa_unlock(&region->accounts);
 	if (account)
 		kfree_rcu(account, rcu);
+}
+
+/* The process that @mm belongs to, as far as it is known; 0 if it is not. */
+u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm)
+{
+	struct hmm_account *account;
+	u32 process = mm && mm == current->mm ? current->tgid : 0;
+
+	rcu_read_lock();
+	account = mm ? xa_load(&region->accounts, (unsigned long)mm) : NULL;
+	if (account)
+		process = account->process;
+	rcu_read_unlock();
+	return process;
 }
 
 void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,

@@ -13,6 +13,7 @@
 #include <linux/sched/signal.h>
 
 #include "internal.h"
+#include "trace.h"
 
 /*
  * Off unless asked for: when Linux 7.3 (up to 7.3.4 at least) takes down a mapping of a
@@ -107,6 +108,8 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		memset(b->dst, 0, n * sizeof(*b->dst));
 		memset(&plan, 0, sizeof(plan));
 	}
+	if (trace_alloc_fail_enabled() && plan.wanted > plan.claimed)
+		trace_alloc_fail(region, HMM_TO_DEVICE, plan.wanted - plan.claimed);
 	hmm_copy_to_device(region, b, n, &plan);
 	init_pages(region, b, n);
 	filled = hmm_batch_count(b, n, false);
@@ -143,9 +146,11 @@ static int check_strict(const struct hmm_migrate *m)
  * Cut a request into batches: each is part of one VMA, at most HMM_BATCH pages, inside one
  * 2 MiB block. The mmap lock is let go of between batches when somebody waits for it.
  */
-static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move)
+static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
+		enum hmm_direction direction)
 {
 	struct mm_struct *mm = m->mm;
+	struct hmm_trace_move trace;
 	struct vm_area_struct *vma;
 	unsigned long addr, next;
 	struct hmm_batch *b;
@@ -167,7 +172,10 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 			continue;
 		}
 		next = min3(m->end, vma->vm_end, ALIGN(addr + 1, PMD_SIZE));
+		hmm_trace_begin(region, &trace, direction, HMM_CAUSE_REQUEST, addr,
+				PHYS_PFN(next - addr), m);
 		move(region, b, vma, addr, next, m);
+		hmm_trace_end(region, &trace, b, m);
 
 		if (fatal_signal_pending(current)) {
 			ret = -EINTR;
@@ -191,13 +199,14 @@ out_batch:
  * @region: passed to @move
  * @m: the request; its results are set
  * @move: moves one batch
+ * @direction: where to, for who looks on
  * @moved: counter that gets the pages moved
  * @ns: counter that gets the time
  *
  * Context and return value: as hmm_migrate_to_device().
  */
 int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
-		      size_t moved, size_t ns)
+		      enum hmm_direction direction, size_t moved, size_t ns)
 {
 	u64 begin = ktime_get_ns();
 	int ret;
@@ -214,7 +223,7 @@ int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move
 		ret = -ESRCH;
 		goto out_ref;
 	}
-	ret = walk(region, m, move);
+	ret = walk(region, m, move, direction);
 	hmm_region_count(region, m->mm, moved, m->moved);
 	hmm_region_count(region, m->mm, ns, ktime_get_ns() - begin);
 	mmput(m->mm);
@@ -239,7 +248,7 @@ out_ref:
  */
 int hmm_migrate_to_device(struct hmm_region *region, struct hmm_migrate *m)
 {
-	return hmm_migrate_range(region, m, move_batch,
+	return hmm_migrate_range(region, m, move_batch, HMM_TO_DEVICE,
 				 offsetof(struct hmm_counters, to_device),
 				 offsetof(struct hmm_counters, ns_to_device));
 }

@@ -9,6 +9,7 @@
 #include <linux/sched/mm.h>
 
 #include "internal.h"
+#include "trace.h"
 
 static unsigned int fault_window = HMM_BATCH;
 module_param(fault_window, uint, 0644);
@@ -109,6 +110,8 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 			missing += !b->dst[i];
 		}
 	}
+	if (trace_alloc_fail_enabled() && missing)
+		trace_alloc_fail(region, HMM_TO_RAM, missing);
 	return missing;
 }
 
@@ -222,13 +225,19 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 	struct migrate_vma args = { .vma = vmf->vma, .fault_page = vmf->page };
 	struct hmm_migrate m = { .mm = mm };
 	u64 begin = ktime_get_ns();
+	struct hmm_trace_move trace;
 	struct hmm_batch *b;
 	vm_fault_t ret;
 
 	fault_range(region, vmf, &args);
 	b = hmm_batch_get();
+	hmm_trace_begin(region, &trace, HMM_TO_RAM, HMM_CAUSE_FAULT, args.start,
+			PHYS_PFN(args.end - args.start), &m);
 	ret = to_ram_batch(region, b, &args, PHYS_PFN(vmf->address) - PHYS_PFN(args.start), &m);
+	hmm_trace_end(region, &trace, b, &m);
 	hmm_batch_put(b);
+	trace_cpu_fault(region, vmf->address, args.start, PHYS_PFN(args.end - args.start),
+			m.moved, ret);
 
 	hmm_count(region, mm, cpu_faults, 1);
 	hmm_count(region, mm, to_ram_fault, m.moved);
@@ -260,7 +269,7 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
  */
 int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m)
 {
-	return hmm_migrate_range(region, m, move_batch,
+	return hmm_migrate_range(region, m, move_batch, HMM_TO_RAM,
 				 offsetof(struct hmm_counters, to_ram_request),
 				 offsetof(struct hmm_counters, ns_to_ram));
 }

@@ -16,6 +16,7 @@
 #include <linux/slab.h>
 
 #include "internal.h"
+#include "trace.h"
 
 /* Pages per call of hmm_range_fault(): what fits in a page. */
 #define VIEW_BATCH	(PAGE_SIZE / sizeof(unsigned long))
@@ -45,6 +46,7 @@ static bool view_invalidate(struct mmu_interval_notifier *notifier,
 	else if (!mutex_trylock(&view->lock))
 		return false;
 	mmu_interval_set_seq(notifier, seq);
+	trace_notifier(view->region, range);
 	/* At exit the range is everything, with an end that is not even aligned. */
 	view->ops->invalidate(view, range->start, min(range->end, ULONG_MAX & PAGE_MASK));
 	mutex_unlock(&view->lock);
