@@ -20,6 +20,7 @@ CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-devmem
 MAKEFLAGS += --no-print-directory
 
 -include rust/core.mk
+-include install/install.mk
 
 .PHONY: modules
 modules: core ## build the modules for the running kernel (KVER= or KDIR= for another)

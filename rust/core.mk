@@ -10,8 +10,19 @@ HMM_CORE_SRC := $(addprefix rust/,lib.rs evict.rs ffi.rs frames.rs plan.rs port.
 .PHONY: core
 core: target/core/hmm_core.o ## build and check the kernel object of the Rust core
 
-target/core/hmm_core.o: $(HMM_CORE_SRC) rust/core.sh rust/core.allow rust/core.mk c/core.h
+HMM_CORE_FROM := $(HMM_CORE_SRC) rust/core.sh rust/core.allow rust/core.mk c/core.h
+# A release brings the object along, and no Rust compiler is needed as long as nothing that it
+# was made from is newer.
+HMM_SHIPPED := $(wildcard hmm_core.o_shipped)
+HMM_NEWER := $(if $(HMM_SHIPPED),$(HMM_RUSTC)$(shell find $(HMM_CORE_FROM) -newer hmm_core.o_shipped))
+
+ifeq ($(if $(HMM_SHIPPED),$(HMM_NEWER),build),)
+target/core/hmm_core.o: hmm_core.o_shipped
+	@mkdir -p $(@D) && cp $< $@ && echo "core: the object that came with this release"
+else
+target/core/hmm_core.o: $(HMM_CORE_FROM)
 	@sh rust/core.sh $@ $(HMM_RUSTC)
+endif
 
 .PHONY: gen gen-check
 gen: ## rewrite the generated files (needs libclang)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import boot
 import build
+import install
 import kernel
 import klog
 import ktap
@@ -35,6 +36,7 @@ def everything(only: list[str]) -> int:
         house(results)
         generated(results)
         core(results)
+        install.everything(results)
         host(results)
         user_programs()
         for line in kernel.lines():
