@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Traces of what a program and a device did with pages, and what the core would
+//! have made of them.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod trace;
