@@ -244,6 +244,7 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 		.pgmap_owner = hmm_devmem_pgmap_owner(NULL),
 		.flags = MIGRATE_VMA_SELECT_SYSTEM | MIGRATE_VMA_SELECT_DEVICE_PRIVATE |
 			 HMM_SELECT_COHERENT,
+		HMM_FAULT_PAGE(note && !note->vma ? note->page : NULL),
 	};
 	unsigned long n;
 	int idx, ret;
@@ -254,8 +255,6 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 		return -EINVAL;
 	if (note && note->vma == vma)
 		return migrate_isolated(note, ops, args.start, args.end, src, dst, private);
-	if (note && !note->vma)
-		args.fault_page = note->page;
 
 	ret = migrate_vma_setup(&args);
 	if (ret)

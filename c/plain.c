@@ -3,8 +3,8 @@
  * Device memory whose driver manages the pages by itself, as all drivers did in Linux 4.14
  * to 5.2. What the kernel has changed since is made up for here and in migrate_vma.c:
  *
- * An idle page has no reference now, and a page in use owns one of the pagemap, given back
- * by the kernel when the page is freed. Drivers still call get_page() on an idle page. The
+ * An idle page has no reference now (one on 5.10), and a page in use owns one of the pagemap,
+ * given back by the kernel when the page is freed. Drivers still call get_page() on an idle page. The
  * header sends that to hmm_devmem_page_take(). Whoever found another way to make a
  * reference is caught twice: by migrate_vma() when the page is handed to it, and when the
  * page is freed. region->taken says of every page whether it owns its reference.
@@ -101,7 +101,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_pgmap_owner);
 static void plain_own(struct hmm_region *region, struct page *page)
 {
 	if (!test_and_set_bit(plain_index(region, page), region->taken))
-		percpu_ref_get(&region->devmem.pagemap.ref);
+		hmm_pagemap_get(&region->devmem.pagemap);
 }
 
 /**
@@ -118,10 +118,10 @@ bool hmm_devmem_page_take(struct page *page)
 {
 	struct hmm_region *region = hmm_plain_of_page(page);
 
-	if (!region || page_count(page))
+	if (!region || !hmm_page_is_idle(page))
 		return false;
 	plain_own(region, page);
-	set_page_count(page, 1);
+	hmm_page_use(page);
 	return true;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_page_take);
@@ -160,8 +160,8 @@ bool hmm_plain_accept(struct page *page)
 	if (!region)
 		return true;
 	plain_own(region, page);
-	if (!page_count(page))
-		set_page_count(page, 1);
+	if (hmm_page_is_idle(page))
+		hmm_page_use(page);
 	/* The driver's link of idle pages; in use the word is the kernel's. */
 	set_page_private(page, 0);
 	return !percpu_ref_is_dying(&region->devmem.ref);
@@ -179,7 +179,7 @@ bool hmm_plain_accept(struct page *page)
 void hmm_plain_free(struct hmm_region *region, struct page *page)
 {
 	if (!test_and_clear_bit(plain_index(region, page), region->taken))
-		percpu_ref_get(&region->devmem.pagemap.ref);
+		hmm_pagemap_get(&region->devmem.pagemap);
 	rcu_read_lock();
 	if (!READ_ONCE(region->abandoned))
 		region->devmem.ops->free(&region->devmem, page);
@@ -363,13 +363,13 @@ static unsigned long plain_evict_pass(struct hmm_region *region, struct plain_no
 
 		if (!(pfn & 1023))
 			cond_resched();
-		if (!page_count(page))
+		if (hmm_page_is_idle(page))
 			continue;
 		/* A page that is in use and not mapped is the driver's own, or on its way. */
 		if (folio_mapped(page_folio(page)) &&
 		    plain_evict_page(region, nobody, pfn))
 			++*moved;
-		left += !!page_count(page);
+		left += !hmm_page_is_idle(page);
 	}
 	return left;
 }
@@ -412,7 +412,7 @@ static unsigned long plain_in_use(const struct hmm_region *region)
 	unsigned long pfn, n = 0;
 
 	for (pfn = region->devmem.pfn_first; pfn < region->devmem.pfn_last; pfn++)
-		n += !!page_count(pfn_to_page(pfn));
+		n += !hmm_page_is_idle(pfn_to_page(pfn));
 	return n;
 }
 

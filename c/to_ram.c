@@ -222,7 +222,7 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 {
 	struct hmm_region *region = hmm_region_of_page(vmf->page);
 	struct mm_struct *mm = vmf->vma->vm_mm;
-	struct migrate_vma args = { .vma = vmf->vma, .fault_page = vmf->page };
+	struct migrate_vma args = { .vma = vmf->vma, HMM_FAULT_PAGE(vmf->page) };
 	struct hmm_migrate m = { .mm = mm };
 	u64 begin = ktime_get_ns();
 	struct hmm_trace_move trace;

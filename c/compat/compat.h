@@ -19,11 +19,14 @@
 #include <linux/gfp.h>
 #include <linux/hmm.h>
 #include <linux/jiffies.h>
+#include <linux/memcontrol.h>
+#include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
 #include <linux/rmap.h>
 #include <linux/sched/signal.h>
 
@@ -78,8 +81,161 @@ static inline struct dev_pagemap *page_pgmap(const struct page *page)
 }
 #endif
 
+/*
+ * An idle page has no reference, and takes one of the pagemap when it is handed out. Before
+ * 5.18 it had one reference for as long as it existed, and the pagemap's all the time.
+ */
+#if HMM_HAVE_PAGE_INIT
+static inline bool hmm_page_is_idle(struct page *page)
+{
+	return !page_count(page);
+}
+
+static inline void hmm_page_use(struct page *page)
+{
+	set_page_count(page, 1);
+}
+
+static inline void hmm_pagemap_get(struct dev_pagemap *pgmap)
+{
+	percpu_ref_get(&pgmap->ref);
+}
+
 #if !HMM_HAVE_PAGE_INIT_ORDER
 #define zone_device_page_init(page, pgmap, order) zone_device_page_init(page)
+#endif
+#else
+static inline bool hmm_page_is_idle(struct page *page)
+{
+	return page_count(page) == 1;
+}
+
+static inline void hmm_page_use(struct page *page)
+{
+	get_page(page);
+}
+
+static inline void hmm_pagemap_get(struct dev_pagemap *pgmap)
+{
+}
+
+static inline void zone_device_page_init(struct page *page, struct dev_pagemap *pgmap,
+					 unsigned int order)
+{
+	get_page(page);
+	lock_page(page);
+}
+#endif
+
+/*
+ * migrate_vma_setup() is told which page a CPU fault holds: an initializer of struct
+ * migrate_vma. Before 6.1 nobody held it.
+ */
+#if HMM_HAVE_FAULT_PAGE
+#define HMM_FAULT_PAGE(page)	.fault_page = (page)
+#else
+#define HMM_FAULT_PAGE(page)	.cpages = 0
+#endif
+
+/* A folio was a page. */
+#if !HMM_HAVE_FOLIO
+struct folio {
+	union {
+		struct page page;
+		struct {
+			unsigned long flags;
+			struct list_head lru;
+			struct address_space *mapping;
+			pgoff_t index;
+		};
+	};
+};
+static_assert(offsetof(struct folio, index) == offsetof(struct page, index));
+
+static inline struct folio *page_folio(struct page *page)
+{
+	return (struct folio *)compound_head(page);
+}
+
+static inline bool folio_test_anon(struct folio *folio)
+{
+	return PageAnon(&folio->page);
+}
+
+static inline bool folio_mapped(struct folio *folio)
+{
+	return page_mapped(&folio->page);
+}
+
+static inline void folio_unlock(struct folio *folio)
+{
+	unlock_page(&folio->page);
+}
+
+static inline void folio_put(struct folio *folio)
+{
+	put_page(&folio->page);
+}
+
+static inline struct mem_cgroup *folio_memcg(struct folio *folio)
+{
+#ifdef CONFIG_MEMCG
+	return folio->page.mem_cgroup;
+#else
+	return NULL;
+#endif
+}
+#endif
+
+/*
+ * What the image does not export cannot be linked. Nobody gets there: HMM_KERNEL_MIGRATE and
+ * the like are asked before.
+ */
+#if !HMM_HAVE_SYMBOL_MIGRATE_VMA_SETUP
+#define migrate_vma_setup(args)				((void)(args), -EOPNOTSUPP)
+#define migrate_vma_pages(args)				((void)(args))
+#define migrate_vma_finalize(args)			((void)(args))
+#endif
+#if !HMM_HAVE_SYMBOL_MIGRATE_DEVICE_RANGE
+#define migrate_device_range(src, pfn, npages)		do { (void)(src); } while (0)
+#define migrate_device_pages(src, dst, npages)		do { (void)(src); (void)(dst); } while (0)
+#define migrate_device_finalize(src, dst, npages)	do { (void)(src); (void)(dst); } while (0)
+#endif
+#if !HMM_HAVE_SYMBOL_REQUEST_FREE_MEM_REGION
+#define request_free_mem_region(base, size, name)	((struct resource *)ERR_PTR(-EOPNOTSUPP))
+#endif
+#if !HMM_HAVE_SYMBOL_DEVM_REQUEST_FREE_MEM_REGION
+#define devm_request_free_mem_region(dev, base, size)	((struct resource *)ERR_PTR(-EOPNOTSUPP))
+#endif
+/* Make user memory writable without writing to it: how many bytes could not be. */
+#if !HMM_HAVE_FAULT_IN
+static inline size_t fault_in_safe_writeable(const char __user *uaddr, size_t size)
+{
+	unsigned long end = (unsigned long)uaddr + size;
+	unsigned long at = (unsigned long)uaddr;
+	struct mm_struct *mm = current->mm;
+	int ret = 0;
+
+	mmap_read_lock(mm);
+	for (; at < end; at = PAGE_ALIGN(at + 1)) {
+		ret = fixup_user_fault(mm, at, FAULT_FLAG_WRITE, NULL);
+		if (ret)
+			break;
+	}
+	mmap_read_unlock(mm);
+	return ret ? end - at : 0;
+}
+#endif
+
+#ifndef PAGE_ALIGN_DOWN	/* 6.3 */
+#define PAGE_ALIGN_DOWN(addr)	ALIGN_DOWN(addr, PAGE_SIZE)
+#endif
+
+#if !HMM_HAVE_PLUGGABLE_RANGE
+static inline struct range mhp_get_pluggable_range(bool need_mapping)
+{
+	return (struct range){ .start = 0, .end = -1ULL };
+}
 #endif
 
 /*

@@ -465,12 +465,12 @@ static int probe_access(struct probe_file *f, struct probe_cmd *cmd, char *data,
 				ret = -EXDEV;
 				break;
 			}
-			map = kmap_local_page(page);
+			map = kmap(page);
 			if (write)
 				memcpy(map, at, PAGE_SIZE);
 			else
 				memcpy(at, map, PAGE_SIZE);
-			kunmap_local(map);
+			kunmap(page);
 			if (write && !is_zone_device_page(page))
 				set_page_dirty(page);
 		}
