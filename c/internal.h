@@ -192,6 +192,11 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 /* evict.c */
 void hmm_evict_for_teardown(struct hmm_region *region);
 
+/* show.c */
+void hmm_show_init(void);
+void hmm_show_exit(void);
+int hmm_show_add(struct hmm_region *region);
+
 /* plain.c */
 int hmm_plain_enter(void);
 void hmm_plain_leave(int idx);

@@ -80,6 +80,7 @@ static int __init hmm_devmem_init(void)
 	ret = hmm_device_init();
 	if (ret)
 		goto err_workqueue;
+	hmm_show_init();
 	pr_info("this kernel offers mirrors%s%s%s%s\n",
 		hmm_devmem_caps() & HMM_CAP_PRIVATE ? ", private memory" : "",
 		hmm_devmem_caps() & HMM_CAP_COHERENT ? ", coherent memory" : "",
@@ -100,6 +101,7 @@ static void __exit hmm_devmem_exit(void)
 {
 	hmm_mirror_exit();
 	hmm_device_exit();
+	hmm_show_exit();
 	destroy_workqueue(hmm_workqueue);
 	/* Accounts are freed by RCU. */
 	rcu_barrier();

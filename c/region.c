@@ -175,6 +175,9 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 			     region);
 	if (ret)
 		goto err_group;
+	ret = hmm_show_add(region);
+	if (ret)
+		goto err_group;
 
 	devres_close_group(device, region->group);
 	trace_region_add(region);

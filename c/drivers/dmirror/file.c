@@ -8,6 +8,7 @@
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -342,6 +343,27 @@ static int dmirror_mmap(struct file *filp, struct vm_area_struct *vma)
 	return ret;
 }
 
+/*
+ * /proc/PID/fdinfo/FD: who may trace the process sees what it moved. The keys with drm- are those
+ * of the kernel's drm-usage-stats; the rest is ours.
+ */
+static void dmirror_show_fdinfo(struct seq_file *s, struct file *filp)
+{
+	struct dmirror *dmirror = filp->private_data;
+	struct hmm_region *region = dmirror->device->region;
+	struct hmm_region_stats stats;
+
+	seq_printf(s, "drm-driver:\thmm_dmirror\nhmm-device:\t%s\n", dmirror->device->name);
+	if (!region)
+		return;
+	hmm_region_stats(region, hmm_view_mm(dmirror->view), &stats);
+	seq_printf(s, "drm-engine-copy:\t%llu ns\n", stats.ns_to_device + stats.ns_to_ram);
+	seq_printf(s, "hmm-to-device:\t%llu KiB\nhmm-to-ram:\t%llu KiB\nhmm-cpu-faults:\t%llu\n",
+		   stats.to_device << (PAGE_SHIFT - 10),
+		   (stats.to_ram_request + stats.to_ram_fault) << (PAGE_SHIFT - 10),
+		   stats.cpu_faults);
+}
+
 const struct file_operations dmirror_fops = {
 	.owner = THIS_MODULE,
 	.open = dmirror_open,
@@ -349,4 +371,5 @@ const struct file_operations dmirror_fops = {
 	.mmap = dmirror_mmap,
 	.unlocked_ioctl = dmirror_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = dmirror_show_fdinfo,
 };
