@@ -3,7 +3,7 @@
  * What a region has and has done, for people and programs that look on:
  * /sys/kernel/debug/hmm_devmem/NUMBER-DEVICE/, for root only.
  *
- *   region	number, device, kind (private or coherent), page_size
+ *   region	number, device, kind (private or coherent), page_size, first_pfn
  *   frames	struct hmm_core_stats: total = free + claimed + resident + retired at rest
  *   stats	struct hmm_region_stats, since the region was added
  *   processes	one line for each process with a view attached: its id and its own stats
@@ -22,9 +22,10 @@ static int region_show(struct seq_file *s, void *unused)
 {
 	const struct hmm_region *region = s->private;
 
-	seq_printf(s, "number %u\ndevice %s\nkind %s\npage_size %lu\n", region->id,
+	seq_printf(s, "number %u\ndevice %s\nkind %s\npage_size %lu\nfirst_pfn %lu\n", region->id,
 		   dev_name(region->devmem.device),
-		   hmm_region_is_private(region) ? "private" : "coherent", PAGE_SIZE);
+		   hmm_region_is_private(region) ? "private" : "coherent", PAGE_SIZE,
+		   region->devmem.pfn_first);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(region);
