@@ -245,6 +245,29 @@ int hmm_core_release(const struct hmm_core *core,
 		     u64 npages);
 
 /**
+ * hmm_core_retire() - take frames out of use for good; their memory has gone bad.
+ * @core: the region
+ * @index: the first page
+ * @npages: how many
+ *
+ * Free frames are retired at once. Frames that are claimed or resident stay what
+ * they are until they are given back, and are retired then; hmm_core_stats()
+ * counts them as claimed or resident until then. From the return of this function
+ * on, no claim hands one of them out. Retiring a frame again changes nothing.
+ *
+ * A region remembers the frames of one 2 MiB block in each 45 MiB of it (at least two
+ * blocks, at most 1024) one by one. Blocks that are retired as a whole do not count.
+ * Beyond that, a block is retired as a whole when a frame of it is.
+ *
+ * Context: Any.
+ * Return: 0, or -EINVAL: not a range of the region, nothing was changed.
+ */
+__must_check
+int hmm_core_retire(const struct hmm_core *core,
+		    u64 index,
+		    u64 npages);
+
+/**
  * hmm_core_stats() - the books of a region.
  * @core: the region
  * @out: the figures; exact when no other call is under way

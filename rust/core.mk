@@ -5,7 +5,7 @@
 # HMM_RUSTC= names a rustc to use instead of the one that the script would pick.
 
 HMM_CORE_SRC := $(addprefix rust/,lib.rs evict.rs ffi.rs frames.rs plan.rs port.rs \
-		port_sys.rs region.rs types.rs window.rs)
+		port_sys.rs region.rs retired.rs types.rs window.rs)
 
 .PHONY: core
 core: target/core/hmm_core.o ## build and check the kernel object of the Rust core

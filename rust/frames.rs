@@ -28,10 +28,14 @@
 //! bit in a whole block: it is not handed out by a search, and whoever opens the
 //! block next finds it and warns.
 //!
+//! A frame can be taken out of use for good, see [`crate::retired`]: it is marked
+//! there, and is not handed out again. A block with marks is never whole.
+//!
 //! Nothing here blocks: every loop is bounded, and the bound is stated.
 #![forbid(unsafe_code)]
 
 use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, look, pause};
+use crate::retired::Retired;
 use crate::types::{
     BLOCK_PAGES, BLOCK_WORDS, Block, Cpu, PageIndex, WORD_PAGES, Word, low_bits, to_u64, to_usize,
 };
@@ -149,6 +153,19 @@ pub struct Frames<'a> {
     pub slots: &'a [CpuSlot],
     /// Low half: blocks that are being opened or closed. High half: how many were.
     pub moves: &'a AtomicU64,
+    /// The frames that are out of use for good.
+    pub retired: Retired<'a>,
+}
+
+/// What [`Frames::count`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Count {
+    /// Frames that can be claimed.
+    pub free: u64,
+    /// Frames that are out of use.
+    pub retired: u64,
+    /// Blocks all of whose frames can be claimed.
+    pub blocks: u64,
 }
 
 /// The lowest `want` bits of `free`, a contiguous run if there is one.
@@ -227,6 +244,7 @@ impl<'a> Frames<'a> {
             }
             self.set(self.avail, tail);
         }
+        self.retired.format();
     }
 
     #[inline(always)]
@@ -278,21 +296,53 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frames of a word that can be claimed.
+    #[inline(always)]
+    fn free_in(&self, at: Word, word: &AtomicU64) -> u64 {
+        let free = look(word);
+        if self.retired.any() {
+            return free & !self.retired.mask(at);
+        }
+        free
+    }
+
+    /// Of the frames of a word that were just claimed, those that can be kept:
+    /// what is out of use goes back to where it was.
+    #[inline(always)]
+    fn keep(&self, at: Word, word: &AtomicU64, got: u64) -> u64 {
+        if self.retired.any() {
+            return self.keep_unmarked(at, word, got);
+        }
+        got
+    }
+
+    #[inline(never)]
+    fn keep_unmarked(&self, at: Word, word: &AtomicU64, got: u64) -> u64 {
+        let marked = got & self.retired.mask(at);
+        if marked != 0 {
+            word.fetch_or(marked, SeqCst);
+        }
+        got & !marked
+    }
+
     /// Claims up to `want` frames of one word; 0 if it has none.
     #[inline(always)]
-    fn take_word(&self, word: &AtomicU64, want: u64) -> u64 {
+    fn take_word(&self, at: Word, word: &AtomicU64, want: u64) -> u64 {
         // Bounded: each further turn means that others took what we saw, and a
         // word that is fought over this long is no place to stay.
         let mut turn = 0;
         while turn < 64 {
-            let free = look(word);
+            let free = self.free_in(at, word);
             if free == 0 {
                 return 0;
             }
             let pick = pick(free, want);
             let got = word.fetch_and(!pick, SeqCst) & pick;
             if got != 0 {
-                return got;
+                let got = self.keep(at, word, got);
+                if got != 0 {
+                    return got;
+                }
             }
             turn += 1;
         }
@@ -307,9 +357,10 @@ impl<'a> Frames<'a> {
         }
         // Bounded: eight words.
         for (i, word) in self.block_words(block).iter().enumerate() {
-            let got = self.take_word(word, want);
+            let at = Word(block.word().0 + i);
+            let got = self.take_word(at, word, want);
             if got != 0 {
-                return Some((Word(block.word().0 + i), got));
+                return Some((at, got));
             }
         }
         None
@@ -322,7 +373,7 @@ impl<'a> Frames<'a> {
         let slot = self.slot(cpu)?;
         let cur = Word(to_usize(slot.cur.load(Relaxed)));
         if let Some(word) = self.words.get(cur.0) {
-            let got = self.take_word(word, want);
+            let got = self.take_word(cur, word, want);
             if got != 0 {
                 return Some(Grant {
                     base: cur.first(),
@@ -343,7 +394,9 @@ impl<'a> Frames<'a> {
             if free != 0 {
                 // One bit, and only that bit is asked for: a `lock btr`.
                 let at = free.trailing_zeros();
-                if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0 {
+                if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0
+                    && self.keep(cur, word, 1 << at) != 0
+                {
                     return Some(PageIndex(cur.first().0 + u64::from(at)));
                 }
             }
@@ -512,14 +565,24 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// Some frame can be claimed.
     fn has_free(&self, block: Block) -> bool {
+        let first = block.word().0;
+        let mut words = self.block_words(block).iter().enumerate();
+        words.any(|(i, word)| self.free_in(Word(first + i), word) != 0)
+    }
+
+    /// Some frame's bit is set, retired or not.
+    fn has_bits(&self, block: Block) -> bool {
         self.block_words(block).iter().any(|word| look(word) != 0)
     }
 
     /// All 512 frames free and open.
     fn all_free(&self, block: Block) -> bool {
         let words = self.block_words(block);
-        !words.is_empty() && words.iter().all(|word| look(word) == u64::MAX)
+        !words.is_empty()
+            && words.iter().all(|word| look(word) == u64::MAX)
+            && !self.retired.has(block)
     }
 
     /// Takes one whole block out of `whole`.
@@ -544,7 +607,11 @@ impl<'a> Frames<'a> {
             }
             let at = bits.trailing_zeros();
             if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0 {
-                return Some(Block(i * 64 + to_usize(u64::from(at))));
+                let block = Block(i * 64 + to_usize(u64::from(at)));
+                if !self.retired.has(block) {
+                    return Some(block);
+                }
+                self.break_up(block);
             }
             turn += 1;
         }
@@ -632,6 +699,13 @@ impl<'a> Frames<'a> {
                 return false;
             }
         }
+        if self.retired.has(block) {
+            // Not a block any more.
+            for word in words {
+                word.fetch_or(u64::MAX, SeqCst);
+            }
+            return false;
+        }
         // The hint goes before the frames are seen again in any other form.
         if self.test(self.avail, block) {
             self.clear(self.avail, block);
@@ -639,9 +713,58 @@ impl<'a> Frames<'a> {
         true
     }
 
-    /// Hands a block that the caller owns back as a whole.
+    /// Hands a block that the caller owns back as a whole. False: it was whole.
     fn close(&self, block: Block) -> bool {
-        self.set(self.whole, block)
+        let closed = self.set(self.whole, block);
+        self.stay_open(block);
+        closed
+    }
+
+    /// A block with marks is not to be whole. Whoever marks looks at `whole`
+    /// afterwards, whoever sets that looks for marks: one of them sees both.
+    fn stay_open(&self, block: Block) {
+        if self.retired.has(block) && self.test(self.whole, block) {
+            self.moving();
+            if self.clear(self.whole, block) {
+                self.break_up(block);
+            }
+            self.moved();
+        }
+    }
+
+    /// Makes a block that the caller owns an open one, all its bits set.
+    #[cold]
+    fn break_up(&self, block: Block) {
+        for word in self.block_words(block) {
+            word.fetch_or(u64::MAX, SeqCst);
+        }
+        self.set(self.avail, block);
+    }
+
+    /// Takes `[first, first + npages)`, which lies inside the region, out of use:
+    /// what is free at once, the rest when it is given back. Where a block has to
+    /// be remembered and no record is left, all of the block goes.
+    pub fn retire(&self, first: PageIndex, npages: u64) {
+        let mut page = first;
+        let mut left = npages;
+        // Bounded: each block of the range once.
+        while left != 0 {
+            let block = page.block();
+            let at = page.0 % BLOCK_PAGES;
+            let room = BLOCK_PAGES - at;
+            let n = if left < room { left } else { room };
+            let mut masks = [0; BLOCK_WORDS];
+            // Bounded: eight words.
+            for (i, mask) in masks.iter_mut().enumerate() {
+                let start = to_u64(i) * WORD_PAGES;
+                let below = |end: u64| low_bits(end.saturating_sub(start));
+                *mask = below(at + n) & !below(at);
+            }
+            self.retired.mark(block, &masks);
+            self.stay_open(block);
+            page = PageIndex(page.0 + n);
+            left -= n;
+        }
     }
 
     /// After frames of `block` came back: others must be able to find them,
@@ -733,7 +856,7 @@ impl<'a> Frames<'a> {
     #[inline(always)]
     pub fn release_block(&self, block: Block) -> Released {
         // The caller has all 512 frames, so the words are zero and stay so.
-        if self.has_free(block) {
+        if self.has_bits(block) || self.retired.has(block) {
             return self.release_part(block, block.first(), BLOCK_PAGES);
         }
         if self.close(block) {
@@ -794,30 +917,34 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Free frames, and blocks that are free as a whole, counted in the
-    /// bitmap. Exact when no call is under way.
-    pub fn count(&self) -> (u64, u64) {
-        let mut frames = 0;
-        let mut blocks = 0;
+    /// What is in the bitmap, counted. Exact when no call is under way.
+    pub fn count(&self) -> Count {
+        let mut sum = Count::default();
         // Bounded: each map word, and each block that is not whole, once.
         for (i, word) in self.whole.iter().enumerate() {
             let whole = look(word);
-            blocks += u64::from(whole.count_ones());
-            frames += u64::from(whole.count_ones()) * BLOCK_PAGES;
+            sum.blocks += u64::from(whole.count_ones());
+            sum.free += u64::from(whole.count_ones()) * BLOCK_PAGES;
             let mut bits = !whole;
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
-                let open: u64 = self
-                    .block_words(block)
-                    .iter()
-                    .map(|word| u64::from(look(word).count_ones()))
-                    .sum();
-                frames += open;
-                blocks += u64::from(open == BLOCK_PAGES);
+                let mut free = 0;
+                for (k, word) in self.block_words(block).iter().enumerate() {
+                    let open = look(word);
+                    let marked = if self.retired.any() {
+                        self.retired.mask(Word(block.word().0 + k))
+                    } else {
+                        0
+                    };
+                    free += u64::from((open & !marked).count_ones());
+                    sum.retired += u64::from((open & marked).count_ones());
+                }
+                sum.free += free;
+                sum.blocks += u64::from(free == BLOCK_PAGES);
             }
         }
-        (frames, blocks)
+        sum
     }
 }
 
@@ -870,7 +997,8 @@ mod tests {
     fn a_stray_bit_is_found_and_harmless() {
         let zero = |_| AtomicU64::new(0);
         let words: [AtomicU64; 24] = core::array::from_fn(zero);
-        let maps: [AtomicU64; 4] = core::array::from_fn(zero);
+        let maps: [AtomicU64; 7] = core::array::from_fn(zero);
+        let table: [AtomicU64; 18] = core::array::from_fn(zero);
         let slots = [CpuSlot::new(0, 2, 3), CpuSlot::new(1, 2, 3)];
         let frames = Frames {
             npages: 512 * 2 + 2,
@@ -880,6 +1008,12 @@ mod tests {
             held: &maps[2..3],
             slots: &slots,
             moves: &maps[3],
+            retired: Retired {
+                any: &maps[4],
+                some: &maps[5..6],
+                all: &maps[6..7],
+                table: &table,
+            },
         };
         frames.format();
         words[8].fetch_or(1 << 5, SeqCst);

@@ -7,7 +7,8 @@
 //! tests and benches drive it.
 //!
 //! Reading order is a page's journey: [`plan`] asks [`frames`] for device
-//! frames and turns the answer into copy segments; [`window`] says how much a
+//! frames and turns the answer into copy segments; [`retired`] knows which frames
+//! are not to be had any more; [`window`] says how much a
 //! CPU fault brings back; [`evict`] finds what is resident; [`region`] lays all
 //! of it out in the lent memory; [`ffi`] is the border to C.
 #![no_std]
@@ -25,6 +26,7 @@ pub mod port;
 mod port_sys;
 #[cfg(not(loom))]
 pub mod region;
+pub mod retired;
 pub mod types;
 pub mod window;
 

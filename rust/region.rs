@@ -3,10 +3,11 @@
 //! the books (claimed, resident) beside the bitmap.
 //!
 //! The memory is, in this order: the [`Core`] header, one slot per CPU, the
-//! table of fault streams, four maps of one bit per block, the bitmap. Each
-//! part starts on a cache line. The header holds the places of the others, so
-//! the memory cannot be moved. From `init` on everything but the header's
-//! constants is atomics, so any number of shared views may exist.
+//! table of fault streams, the records of frames that are out of use, six maps
+//! of one bit per block, the bitmap. Each part starts on a cache line. The header
+//! holds the places of the others, so the memory cannot be moved. From `init` on
+//! everything but the header's constants is atomics, so any number of shared views
+//! may exist.
 //!
 //! The books are kept apart from the bitmap on purpose: that free + claimed +
 //! resident == total is then a statement about two things that were counted
@@ -18,6 +19,7 @@ use crate::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::evict;
 use crate::frames::{CpuSlot, Frames, Released, Shape};
 use crate::plan;
+use crate::retired::{self, Retired};
 use crate::types::{
     CoreStats, Cpu, Errno, MAX_CPUS, MAX_PAGES, PageIndex, Plan, Segment, Window, to_u64, to_usize,
 };
@@ -42,6 +44,8 @@ pub struct Core {
     moves: OwnLine,
     /// Of `clock`.
     hand: OwnLine,
+    /// Whether any frame is out of use: written once or never.
+    any_retired: OwnLine,
 }
 
 #[repr(align(64))]
@@ -52,6 +56,9 @@ struct Layout {
     /// Moved up by one line where that makes it a multiple of 128.
     slots: usize,
     streams: usize,
+    table: usize,
+    some: usize,
+    all: usize,
     whole: usize,
     avail: usize,
     held: usize,
@@ -73,7 +80,10 @@ impl Layout {
         let map = lines(shape.nmap * word);
         let slots = size_of::<Core>();
         let streams = slots + ALIGN + to_usize(ncpus as u64) * size_of::<CpuSlot>();
-        let whole = streams + lines(window::table_words(npages) * word);
+        let table = streams + lines(window::table_words(npages) * word);
+        let some = table + lines(retired::table_words(npages) * word);
+        let all = some + map;
+        let whole = all + map;
         let avail = whole + map;
         let held = avail + map;
         let marks = held + map;
@@ -81,6 +91,9 @@ impl Layout {
         Layout {
             slots,
             streams,
+            table,
+            some,
+            all,
             whole,
             avail,
             held,
@@ -157,11 +170,12 @@ impl<'a> Region<'a> {
             }
         }
         // SAFETY: these are the parts as they were laid out and written, all of
-        // atomics. The header is written whole before it is shared; `moves` and
-        // `hand` are in it, at addresses that are known before.
+        // atomics. The header is written whole before it is shared; `moves`, `hand`
+        // and `any_retired` are in it, at addresses that are known before.
         unsafe {
             let moves = &raw const (*core.as_ptr()).moves.0;
             let hand = &raw const (*core.as_ptr()).hand.0;
+            let any = &raw const (*core.as_ptr()).any_retired.0;
             core.as_ptr().write(Core {
                 magic: MAGIC,
                 frames: Frames {
@@ -172,6 +186,12 @@ impl<'a> Region<'a> {
                     held: part(mem, layout.held, shape.nmap),
                     slots: part(mem, slots_at, ncpu),
                     moves: &*moves,
+                    retired: Retired {
+                        any: &*any,
+                        some: part(mem, layout.some, shape.nmap),
+                        all: part(mem, layout.all, shape.nmap),
+                        table: part(mem, layout.table, retired::table_words(npages)),
+                    },
                 },
                 streams: part(mem, layout.streams, window::table_words(npages)),
                 clock: evict::Clock {
@@ -180,6 +200,7 @@ impl<'a> Region<'a> {
                 },
                 moves: OwnLine(AtomicU64::new(0)),
                 hand: OwnLine(AtomicU64::new(0)),
+                any_retired: OwnLine(AtomicU64::new(0)),
             });
         }
         // SAFETY: written just now, and never again but through atomics.
@@ -301,13 +322,21 @@ impl<'a> Region<'a> {
         Region::outcome(released)
     }
 
+    /// Takes pages out of use.
+    pub fn retire(self, first: u64, npages: u64) -> Result<(), Errno> {
+        self.check(first, npages)?;
+        self.frames().retire(PageIndex(first), npages);
+        Ok(())
+    }
+
     /// The books.
     pub fn stats(&self) -> CoreStats {
-        let (free, free_blocks) = self.frames().count();
+        let count = self.frames().count();
         let mut stats = CoreStats {
             total: self.frames().npages,
-            free,
-            free_blocks,
+            free: count.free,
+            retired: count.retired,
+            free_blocks: count.blocks,
             ..CoreStats::default()
         };
         for slot in self.frames().slots {

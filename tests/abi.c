@@ -331,6 +331,39 @@ static void test_window(void)
 	free(core);
 }
 
+static void test_retire(void)
+{
+	struct hmm_core *core = region(N);
+	struct hmm_core_stats s;
+
+	memset(src, 0, sizeof(src));
+	src[0] = ENTRY(77, V | M);
+	EQ(hmm_core_plan_to_device(core, 0, src, dst, 1, seg, &plan), 0);
+	hmm_core_commit(core, 0, 1);
+	/* One that is resident, and one that is free: the same block or not. */
+	EQ(hmm_core_retire(core, dst[0] >> SHIFT, 1), 0);
+	EQ(hmm_core_retire(core, (dst[0] >> SHIFT) ^ 512, 1), 0);
+	EQ(hmm_core_retire(core, (dst[0] >> SHIFT) ^ 512, 1), 0);
+	s = books(core);
+	EQ(s.retired, 1);
+	EQ(s.resident, 1);
+	EQ(s.free, N - 2);
+	EQ(s.free_blocks, 0);
+	EQ(hmm_core_release(core, 1, dst[0] >> SHIFT, 1), 0);
+	EQ(hmm_core_release(core, 1, dst[0] >> SHIFT, 1), -EALREADY);
+	EQ(books(core).retired, 2);
+	/* All of a block, and what is no range. */
+	EQ(hmm_core_retire(core, 0, N / 2), 0);
+	EQ(books(core).retired, N / 2 + 1);
+	EQ(hmm_core_retire(core, 0, 0), -EINVAL);
+	EQ(hmm_core_retire(core, N, 1), -EINVAL);
+	EQ(hmm_core_retire(core, N - 1, 2), -EINVAL);
+	EQ(hmm_core_retire(core, 1, ~0ull), -EINVAL);
+	EQ(hmm_core_retire(NULL, 0, 1), -EINVAL);
+	EQ(books(core).free, N / 2 - 1);
+	free(core);
+}
+
 static void test_null(void)
 {
 	struct hmm_core *core = region(N);
@@ -386,6 +419,7 @@ int hmm_abi_test(int *done)
 	test_span();
 	test_victim();
 	test_window();
+	test_retire();
 	test_null();
 	*done = passed;
 	return failed;

@@ -55,6 +55,10 @@ enum Call {
         index: u64,
         npages: u64,
     },
+    Retire {
+        index: u64,
+        npages: u64,
+    },
     Span {
         from: u64,
         max: u64,
@@ -121,6 +125,7 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(cpu, index, npages)| Call::Rollback { cpu, index, npages }),
         2 => (cpu, number(), number())
             .prop_map(|(cpu, index, npages)| Call::Release { cpu, index, npages }),
+        1 => (number(), number()).prop_map(|(index, npages)| Call::Retire { index, npages }),
         1 => (number(), number()).prop_map(|(from, max)| Call::Span { from, max }),
         2 => (number(), number(), number(), number(), any::<u32>())
             .prop_map(|(key, page, lo, hi, max)| Call::Window { key, page, lo, hi, max }),
@@ -186,6 +191,7 @@ fn garbage(core: *const hmm_devmem::region::Core, call: &Call, total: u64) -> c_
             Call::Release { cpu, index, npages } => {
                 ffi::hmm_core_release(core, *cpu, *index, *npages)
             }
+            Call::Retire { index, npages } => ffi::hmm_core_retire(core, *index, *npages),
             Call::Span { from, max } => {
                 let ret = ffi::hmm_core_next_span(core, *from, *max, &mut first, &mut npages);
                 assert!(ret != 0 || first + npages <= total && npages >= 1 && npages <= *max);

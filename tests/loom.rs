@@ -7,6 +7,7 @@
 use hmm_devmem::atomic::AtomicU64;
 use hmm_devmem::evict::Clock;
 use hmm_devmem::frames::{CpuSlot, Frames, Shape};
+use hmm_devmem::retired::{self, Retired};
 use hmm_devmem::types::{Block, Cpu, PageIndex};
 use loom::sync::Arc;
 use loom::thread;
@@ -15,11 +16,13 @@ use loom::thread;
 struct Memory {
     npages: u64,
     words: Vec<AtomicU64>,
-    maps: [Vec<AtomicU64>; 3],
+    maps: [Vec<AtomicU64>; 5],
+    table: Vec<AtomicU64>,
     slots: Vec<CpuSlot>,
     moves: AtomicU64,
     marks: Vec<AtomicU64>,
     hand: AtomicU64,
+    any: AtomicU64,
 }
 
 fn zeroes(n: usize) -> Vec<AtomicU64> {
@@ -32,13 +35,15 @@ impl Memory {
         let memory = Memory {
             npages,
             words: zeroes(shape.nwords),
-            maps: [zeroes(shape.nmap), zeroes(shape.nmap), zeroes(shape.nmap)],
+            maps: std::array::from_fn(|_| zeroes(shape.nmap)),
+            table: zeroes(retired::table_words(npages)),
             slots: (0..2)
                 .map(|cpu| CpuSlot::new(cpu, 2, shape.nblocks))
                 .collect(),
             moves: AtomicU64::new(0),
             marks: zeroes(shape.nmap),
             hand: AtomicU64::new(0),
+            any: AtomicU64::new(0),
         };
         memory.frames().format();
         Arc::new(memory)
@@ -53,6 +58,12 @@ impl Memory {
             held: &self.maps[2],
             slots: &self.slots,
             moves: &self.moves,
+            retired: Retired {
+                any: &self.any,
+                some: &self.maps[3],
+                all: &self.maps[4],
+                table: &self.table,
+            },
         }
     }
 
@@ -267,5 +278,95 @@ fn a_victim_goes_meanwhile() {
         assert!(span.is_none_or(|span| span.first == page && span.npages == 1));
         assert_eq!(thread.join().expect("a thread"), 1);
         assert_eq!(memory.victim(), None);
+    });
+}
+
+/// A free frame goes out of use while another CPU claims: whoever comes first.
+/// Afterwards it is not handed out, however it is asked for.
+#[test]
+fn retiring_while_another_claims() {
+    explore(None, || {
+        let memory = Memory::new(2);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_one(Cpu(1)));
+        let frames = memory.frames();
+        frames.retire(PageIndex(0), 1);
+        let late = frames.claim_one(Cpu(0));
+        let theirs = thread.join().expect("a thread");
+        assert_ne!(late, Some(PageIndex(0)), "handed out after it was retired");
+        assert!(
+            late.is_some() || theirs == Some(PageIndex(1)),
+            "{late:?} {theirs:?}"
+        );
+        let out = u64::from(late.is_some()) + u64::from(theirs.is_some());
+        if theirs == Some(PageIndex(0)) {
+            assert_eq!(frames.release_one(PageIndex(0)).freed, 1);
+            memory.settle(out);
+        } else {
+            assert_eq!(frames.release_one(PageIndex(0)).already, 1);
+            memory.settle(out + 1);
+        }
+    });
+}
+
+/// A frame that is out goes out of use while it is given back.
+#[test]
+fn retiring_while_it_comes_back() {
+    explore(None, || {
+        let memory = Memory::new(3);
+        let frames = memory.frames();
+        let page = frames.claim_one(Cpu(0)).expect("a frame");
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().release_one(page).freed);
+        frames.retire(page, 1);
+        assert_ne!(frames.claim_one(Cpu(1)), Some(page));
+        assert_eq!(thread.join().expect("a thread"), 1);
+        assert_eq!(frames.count().retired, 1);
+        memory.settle(2);
+    });
+}
+
+/// A frame of a block goes out of use while the block is given back as a whole,
+/// and while it is claimed as a whole.
+#[test]
+fn retiring_in_a_block_that_comes_and_goes() {
+    explore(Some(3), || {
+        let memory = Memory::new(512);
+        let frames = memory.frames();
+        let block = frames.claim_block(Cpu(0)).expect("the block");
+        let other = memory.clone();
+        let thread = thread::spawn(move || {
+            let frames = other.frames();
+            assert_eq!(frames.release_block(block).freed, 512);
+            frames.claim_block(Cpu(1)).is_some()
+        });
+        frames.retire(PageIndex(7), 1);
+        assert!(
+            frames.claim_block(Cpu(0)).is_none(),
+            "a block with a frame out of use"
+        );
+        if thread.join().expect("a thread") {
+            assert_eq!(frames.release_block(block).freed, 512);
+        }
+        let count = frames.count();
+        assert_eq!((count.free, count.retired, count.blocks), (511, 1, 0));
+        memory.settle(1);
+    });
+}
+
+/// Two at once retire frames of one block, for which one record serves both.
+#[test]
+fn two_retire_in_one_block() {
+    explore(Some(3), || {
+        let memory = Memory::new(100);
+        let other = memory.clone();
+        let thread = thread::spawn(move || {
+            other.frames().retire(PageIndex(1), 1);
+            assert_eq!(other.frames().release_one(PageIndex(1)).already, 1);
+        });
+        memory.frames().retire(PageIndex(70), 2);
+        thread.join().expect("a thread");
+        assert_eq!(memory.frames().count().retired, 3);
+        memory.settle(3);
     });
 }

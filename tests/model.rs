@@ -5,9 +5,11 @@
 mod lent;
 
 use hmm_devmem::region::{self, Region};
+use hmm_devmem::retired;
 use hmm_devmem::types::{Cpu, Errno, PageIndex, Plan, Segment};
 use lent::{COMPOUND, Lent, MIGRATE, VALID, WRITE, coalesce, entry};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who has a frame, as a plain vector knows it.
@@ -16,6 +18,13 @@ enum Frame {
     Free,
     Claimed,
     Resident,
+    Retired,
+}
+
+impl Frame {
+    fn in_use(self) -> bool {
+        matches!(self, Frame::Claimed | Frame::Resident)
+    }
 }
 
 struct Model {
@@ -23,6 +32,10 @@ struct Model {
     /// Blocks used since the hand passed, and where the hand stands.
     marks: Vec<bool>,
     hand: usize,
+    /// Out of use, as soon as it is given back.
+    marked: Vec<bool>,
+    /// Blocks of which single frames are marked.
+    recorded: BTreeSet<u64>,
 }
 
 impl Model {
@@ -31,6 +44,49 @@ impl Model {
             frames: vec![Frame::Free; npages as usize],
             marks: vec![false; npages.div_ceil(512 * 64) as usize * 64],
             hand: 0,
+            marked: vec![false; npages as usize],
+            recorded: BTreeSet::new(),
+        }
+    }
+
+    /// Frames come back: free, or out of use.
+    fn give(&mut self, first: u64, n: u64) {
+        let range = first as usize..(first + n) as usize;
+        for (frame, marked) in self.frames[range.clone()]
+            .iter_mut()
+            .zip(&self.marked[range])
+        {
+            *frame = if *marked { Frame::Retired } else { Frame::Free };
+        }
+    }
+
+    /// Frames go out of use; their whole block does when too many blocks had to be remembered.
+    fn retire(&mut self, first: u64, n: u64) {
+        let total = self.frames.len() as u64;
+        for block in first / 512..=(first + n - 1) / 512 {
+            let (start, end) = (block * 512, (block * 512 + 512).min(total));
+            let mut range = first.max(start)..(first + n).min(end);
+            if range.end - range.start < 512 {
+                if self.recorded.len() < retired::records(total) {
+                    self.recorded.insert(block);
+                }
+                if !self.recorded.contains(&block) {
+                    range = start..end;
+                }
+            }
+            for i in range {
+                self.marked[i as usize] = true;
+                if self.frames[i as usize] == Frame::Free {
+                    self.frames[i as usize] = Frame::Retired;
+                }
+            }
+        }
+    }
+
+    /// Everything that is out comes home.
+    fn give_all(&mut self) {
+        for i in 0..self.frames.len() as u64 {
+            self.give(i, 1);
         }
     }
 
@@ -54,8 +110,8 @@ impl Model {
             }
             let frames = self.frames.iter().enumerate().skip(block * 512).take(512);
             let mut used = frames
-                .skip_while(|(_, f)| **f == Frame::Free)
-                .take_while(|(_, f)| **f != Frame::Free);
+                .skip_while(|(_, f)| !f.in_use())
+                .take_while(|(_, f)| f.in_use());
             if let Some((first, _)) = used.next() {
                 return Some((first as u64, max.min(1 + used.count() as u64)));
             }
@@ -97,6 +153,7 @@ impl Model {
         assert_eq!(stats.free, self.count(Frame::Free), "free");
         assert_eq!(stats.claimed, self.count(Frame::Claimed), "claimed");
         assert_eq!(stats.resident, self.count(Frame::Resident), "resident");
+        assert_eq!(stats.retired, self.count(Frame::Retired), "retired");
         assert_eq!(stats.free_blocks, self.free_blocks(), "free blocks");
         assert_eq!(
             stats.free + stats.claimed + stats.resident + stats.retired,
@@ -224,6 +281,10 @@ enum Step {
         cpu: u32,
         run: usize,
     },
+    Retire {
+        first: u64,
+        npages: u64,
+    },
     Outside {
         first: u64,
         npages: u64,
@@ -252,6 +313,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(cpu, run, part)| Step::Release { cpu, run, part }),
         1 => (cpu.clone(), 1..4usize).prop_map(|(cpu, every)| Step::ReleaseAll { cpu, every }),
         1 => (cpu, any::<usize>()).prop_map(|(cpu, run)| Step::Twice { cpu, run }),
+        1 => (any::<u64>(), prop_oneof![3 => Just(1), 1 => 1..1200u64])
+            .prop_map(|(first, npages)| Step::Retire { first, npages }),
         1 => (any::<u64>(), any::<u64>())
             .prop_map(|(first, npages)| Step::Outside { first, npages }),
         1 => (any::<u64>(), 1..700u64).prop_map(|(from, max)| Step::Span { from, max }),
@@ -316,7 +379,7 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
         Step::Rollback { cpu, run } => {
             if let Some((first, n)) = pick(&model.runs(Frame::Claimed), *run) {
                 region.rollback(Cpu(*cpu), first, n).expect("claimed pages");
-                model.frames[first as usize..][..n as usize].fill(Frame::Free);
+                model.give(first, n);
             }
         }
         Step::Release { cpu, run, part } => {
@@ -330,21 +393,23 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
                 region
                     .release(Cpu(*cpu), first + skip, len)
                     .expect("resident pages");
-                model.frames[(first + skip) as usize..][..len as usize].fill(Frame::Free);
+                model.give(first + skip, len);
             }
         }
         Step::ReleaseAll { cpu, every } => {
-            for (i, f) in model.frames.iter_mut().enumerate() {
-                if *f == Frame::Resident && i % every == 0 {
+            for i in 0..model.frames.len() {
+                if model.frames[i] == Frame::Resident && i % every == 0 {
                     region
                         .release(Cpu(*cpu), i as u64, 1)
                         .expect("a resident page");
-                    *f = Frame::Free;
+                    model.give(i as u64, 1);
                 }
             }
         }
         Step::Twice { cpu, run } => {
-            if let Some((first, n)) = pick(&model.runs(Frame::Free), *run) {
+            let mut runs = model.runs(Frame::Free);
+            runs.extend(model.runs(Frame::Retired));
+            if let Some((first, n)) = pick(&runs, *run) {
                 let n = if run % 3 == 0 { n } else { 1 };
                 assert_eq!(region.release(Cpu(*cpu), first, n), Err(Errno::ALREADY));
                 assert_eq!(region.rollback(Cpu(*cpu), first, n), Err(Errno::ALREADY));
@@ -352,9 +417,15 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
                 let end = first + n;
                 if end < total && model.frames[end as usize] == Frame::Resident {
                     assert_eq!(region.release(Cpu(*cpu), end - 1, 2), Err(Errno::ALREADY));
-                    model.frames[end as usize] = Frame::Free;
+                    model.give(end, 1);
                 }
             }
+        }
+        Step::Retire { first, npages } => {
+            let first = first % total;
+            let n = (*npages).min(total - first);
+            region.retire(first, n).expect("inside the region");
+            model.retire(first, n);
         }
         Step::Outside { first, npages } => {
             for (first, npages) in [
@@ -368,11 +439,12 @@ fn run(model: &mut Model, region: &Region<'_>, step: &Step) {
             ] {
                 assert_eq!(region.release(Cpu(0), first, npages), Err(Errno::INVAL));
                 assert_eq!(region.rollback(Cpu(0), first, npages), Err(Errno::INVAL));
+                assert_eq!(region.retire(first, npages), Err(Errno::INVAL));
             }
         }
         Step::Span { from, max } => {
             let from = from % (total + 2);
-            let used = |i: &u64| model.frames[*i as usize] != Frame::Free;
+            let used = |i: &u64| model.frames[*i as usize].in_use();
             let want = (from..total).find(used);
             match region.next_span(from, *max) {
                 Err(e) => {
@@ -405,7 +477,7 @@ fn touch(model: &mut Model, region: &Region<'_>, first: u64, npages: u64) {
 }
 
 fn victim(model: &mut Model, region: &Region<'_>, max: u64) {
-    if model.frames.iter().all(|f| *f == Frame::Free) {
+    if !model.frames.iter().any(|f| f.in_use()) {
         assert_eq!(region.victim(max), Err(Errno::NOENT));
         // All marks are gone. It went round twice, word by word, and two more.
         let nmap = model.marks.len() / 64;
@@ -445,12 +517,12 @@ proptest! {
             region.release(Cpu(1), span.first.0, span.npages).expect("in use");
             from = span.first.0 + span.npages;
         }
-        model.frames.fill(Frame::Free);
+        model.give_all();
         model.check(&region);
-        // And all of it can be had again, blocks first.
+        // And all of it can be had again, blocks first, but for what is out of use.
         let all = vec![entry(9, VALID | MIGRATE); npages as usize];
         let got: usize = all.chunks(65536).map(|src| model.plan(&region, 3, src).len()).sum();
-        prop_assert_eq!(got as u64, npages);
+        prop_assert_eq!(got as u64 + model.count(Frame::Retired), npages);
     }
 
     /// To RAM against the plainest way to say it.
@@ -804,6 +876,91 @@ fn last_frame_from_any_cpu() {
     let mut src = vec![entry(512, VALID | MIGRATE | COMPOUND)];
     src.resize(512, 0);
     assert_eq!(model.plan(&region, 3, &src).len(), 512);
+}
+
+/// Blocks of which single frames go out of use are remembered as long as there
+/// is room; then a block goes as a whole, and nothing else does.
+#[test]
+fn out_of_use_when_records_run_out() {
+    let npages = 512 * 5 + 9;
+    assert_eq!(retired::records(npages), 2);
+    let lent = Lent::new(npages, 2);
+    let region = lent.region();
+    let mut model = Model::new(npages);
+    for (first, n, out) in [
+        (512 * 4, 512, 512),
+        (3, 1, 513),
+        (3, 2, 514),
+        (512, 1, 515),
+        (512 * 3 + 7, 1, 515 + 512),
+        (700, 9, 524 + 512),
+        (512 * 5 + 8, 1, 533 + 512),
+        (0, npages, npages),
+    ] {
+        for _ in 0..2 {
+            region.retire(first, n).expect("inside");
+            model.retire(first, n);
+            model.check(&region);
+            assert_eq!(region.stats().retired, out, "{n} from {first} on");
+        }
+    }
+    assert!(model.plan(&region, 1, &[entry(1, 3)]).is_empty());
+    assert_eq!(region.next_span(0, 9), Err(Errno::NOENT));
+}
+
+/// Frames go out of use while threads claim and give back: none that is out of
+/// use when a claim begins is ever its answer.
+#[test]
+fn threads_never_get_what_is_out_of_use() {
+    let npages = 512 * 64;
+    let lent = Lent::new(npages, 3);
+    let out: Vec<AtomicU32> = (0..npages).map(|_| AtomicU32::new(0)).collect();
+    let held: u64 = std::thread::scope(|scope| {
+        let workers = [0, 1].map(|cpu| {
+            let (lent, out) = (&lent, &out);
+            scope.spawn(move || {
+                let region = lent.region();
+                let mut mine = Vec::new();
+                for turn in 0..60_000usize {
+                    let before = mine.len();
+                    if turn % 3 == 0 && mine.len() > 900 {
+                        let page: u64 = mine.swap_remove(turn * 7919 % before);
+                        assert_eq!(region.frames().release_one(PageIndex(page)).freed, 1);
+                    } else if turn % 50 == 0 {
+                        if let Some(block) = region.frames().claim_block(Cpu(cpu)) {
+                            mine.extend((0..512).map(|i| block.first().0 + i));
+                        }
+                    } else if let Some(page) = region.frames().claim_one(Cpu(cpu)) {
+                        mine.push(page.0);
+                    }
+                    for page in &mine[before.min(mine.len())..] {
+                        // 1: out of use, and it was free then.
+                        assert_ne!(
+                            out[*page as usize].load(Ordering::SeqCst),
+                            1,
+                            "{page} was out of use"
+                        );
+                    }
+                }
+                mine.len() as u64
+            })
+        });
+        let region = lent.region();
+        for i in 0..40 {
+            let page = i * 823 % npages;
+            region.retire(page, 1).expect("inside");
+            if region.frames().free_mask(PageIndex(page).word()) >> (page % 64) & 1 != 0 {
+                out[page as usize].store(1, Ordering::SeqCst);
+            }
+        }
+        workers
+            .map(|worker| worker.join().expect("a thread"))
+            .into_iter()
+            .sum()
+    });
+    let count = lent.region().frames().count();
+    assert_eq!(count.free + count.retired + held, npages);
+    assert!(count.retired > 0);
 }
 
 /// Threads claim and release as wildly as they can, with CPU numbers that are
