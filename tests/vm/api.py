@@ -73,11 +73,11 @@ def alone(only: list[str]) -> int:
         boot.must_exist()
         check.user_programs()
         for line in kernel.lines():
-            if not only or line.name in only:
+            if line.name in only if only else not line.config:
                 found = kernel.fetch(line)
                 modules = build.build(found)
                 results.add(f"build {line.name}", "modules without a complaint", not modules.complaints, modules.complaints)
-                for name in line.runs:
+                for name in line.machines(bool(only)):
                     _machine(results, found, kernel.machine(name), modules.modules)
     except Failure as failure:
         failure.show()

@@ -59,7 +59,7 @@ class Report:
 def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool) -> list[str]:
     accelerator = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
     append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel",
-              *machine.append]
+              *machine.append, *kernel.line.append]
     words = ["qemu-system-x86_64", "-machine", "pc", "-m", str(machine.memory)]
     if counting:
         # One virtual nanosecond is one guest instruction; without rep-movs each repetition would count.
@@ -78,11 +78,11 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
     place = tree.place.parent
     console = place / "console.log"
     console.write_bytes(b"")
-    (tree.place / "plan").write_text("".join(f"{job.name}\t{job.seconds}\t{job.command}\n" for job in jobs))
+    (tree.place / "plan").write_text("".join(f"{job.name}\t{job.seconds * kernel.line.slow}\t{job.command}\n" for job in jobs))
     image = tree.pack(place / "initramfs.cpio")
     report = Report(jobs, console)
     budget = BOOT_SECONDS + sum(job.seconds for job in jobs) + 30
-    factor = 4 if counting else 1
+    factor = (4 if counting else 1) * kernel.line.slow
     with open(place / "qemu.log", "wb") as errors:
         qemu = subprocess.Popen(_command(kernel, machine, image, console, counting), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=errors)

@@ -16,6 +16,8 @@ from progress import Failure, Step
 
 CORE = cache.TARGET / "core" / "hmm_core.o"
 CLIENTS = cache.TREE / "tests" / "kmod"
+# Bugs on purpose have no business in a kernel that does not tell on them.
+CHECKED_ONLY = "planted"
 
 # What a build may not say: compiler, objtool, modpost and kbuild all use one of these words.
 _COMPLAINT = re.compile(r"warning|objtool|\berror\b|undefined!", re.IGNORECASE)
@@ -30,6 +32,7 @@ class Modules:
     place: Path
     modules: list[Path]
     complaints: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def mirror(source: Path, target: Path) -> None:
@@ -89,7 +92,8 @@ def _build(kernel: Kernel, source: Path | None) -> Modules:
         copy_if_new(CORE, place / "hmm_core.o_shipped")
         if CLIENTS.exists():
             mirror(CLIENTS, place / "tests" / "kmod")
-            clients = sorted(kbuild.parent for kbuild in CLIENTS.glob("*/Kbuild"))
+            clients = sorted(kbuild.parent for kbuild in CLIENTS.glob("*/Kbuild")
+                             if kernel.checked or kbuild.parent.name != CHECKED_ONLY)
     else:
         mirror(source, place)
 
@@ -104,10 +108,13 @@ def _build(kernel: Kernel, source: Path | None) -> Modules:
         step.note = f"{len(found)} complaints" if found else ""
     if not found:
         marker.write_text(identity)
-    return Modules(place, sorted(place.rglob("*.ko")), found)
+    modules = [path for path in sorted(place.rglob("*.ko")) if kernel.checked or path.parent.name != CHECKED_ONLY]
+    return Modules(place, modules, found, step.elapsed())
 
 
 def _make(step: Step, environment: Path, kernel: Kernel, place: Path, words: list[str]) -> None:
     make = ["make", "-C", f"/lib/modules/{kernel.release}/build", "-j2", "W=1", *words, "modules"]
+    if kernel.line.cc:
+        make.insert(-1, f"CC={kernel.line.cc}")
     step.run(root.command(environment, kernel.tree, place, make), shown=["(in", f"{environment.name})", *make],
              hint=f"make vm KERNEL={kernel.line.name} builds only this and boots it")

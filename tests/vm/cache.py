@@ -34,7 +34,7 @@ def used(place: Path) -> Path:
 def prune() -> list[Path]:
     """Remove what nobody used for a long time: kernels and roots that newer ones have replaced."""
     oldest = time.time() - KEEP_DAYS * 86400
-    gone = [place for kind in ("kernels", "roots", "peer") for place in sorted((CACHE / kind).glob("*"))
+    gone = [place for kind in ("kernels", "roots", "peer", "source") for place in sorted((CACHE / kind).glob("*"))
             if place.stat().st_mtime < oldest]
     for place in gone:
         shutil.rmtree(place)

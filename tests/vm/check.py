@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import unittest
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import boot
@@ -16,6 +18,7 @@ import kernel
 import klog
 import ktap
 import rules
+import sanitizer
 import selftests
 import suite
 from initramfs import Tree
@@ -25,13 +28,19 @@ from results import Results
 
 # The core's own limit, from its design: it has to stay a small thing.
 CORE_TEXT_BYTES = 32 * 1024
+CAPS = "/sys/module/hmm_devmem/parameters/caps"
 
 
-def everything(only: list[str]) -> int:
-    """Run all stages. Broken machinery is a failure that ends the run with its explanation, never a silent skip."""
+def everything(only: list[str], every: bool = False) -> int:
+    """Run all stages. Broken machinery is a failure that ends the run with its explanation, never a silent skip.
+
+    With `every`, in every machine of the list and not only in those of `make test`.
+    """
     results = Results()
+    lines = [line for line in kernel.lines() if line.machines(every) and (not only or line.name in only)]
     try:
         boot.must_exist()
+        sanitizer.begin(lines)
         harness(results)
         house(results)
         generated(results)
@@ -39,9 +48,8 @@ def everything(only: list[str]) -> int:
         install.everything(results)
         host(results)
         user_programs()
-        for line in kernel.lines():
-            if not only or line.name in only:
-                one_kernel(results, line)
+        for line in lines:
+            one_kernel(results, line, line.machines(every))
     except Failure as failure:
         failure.show(sys.stdout)
         results.add("machinery", failure.what, False)
@@ -139,32 +147,73 @@ def user_programs() -> None:
         step.run(["make", "user"], hint="make user")
 
 
-def one_kernel(results: Results, line: Line) -> None:
-    """Build for one kernel and boot it in each of its machines."""
+@dataclass
+class Row:
+    """What became of one kernel in one machine: a row of the matrix."""
+
+    kernel: str
+    release: str
+    version: str
+    machine: str
+    build_seconds: float = 0.0
+    warnings: int = 0
+    objtool: int = 0
+    load: bool = False
+    offers: list[str] = field(default_factory=list)
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """What every row has to be: built without a word, loaded, and nothing failed of what was run."""
+        return not self.warnings and not self.objtool and self.load and not self.failed and self.passed > 0
+
+
+def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[Row]:
+    """Build for one kernel and boot it in some of its machines."""
     found = kernel.fetch(line)
     modules = build.build(found)
+    objtool = sum("objtool" in text for text in modules.complaints)
     results.add(f"build {line.name}", f"modules for {found.release} {found.version} without a complaint",
                 not modules.complaints, modules.complaints)
-    for name in line.runs:
-        one_machine(results, found, kernel.machine(name), modules.modules)
+    rows = []
+    for name in machines:
+        first = len(results.tests)
+        row = Row(line.name, found.release, found.version, name, round(modules.seconds, 1),
+                  len(modules.complaints) - objtool, objtool)
+        one_machine(results, found, kernel.machine(name), modules.modules, row)
+        for verdict in ("passed", "failed", "skipped"):
+            setattr(row, verdict, sum(test.verdict == verdict for test in results.tests[first:]))
+        row.reasons = dict(Counter(test.reason for test in results.tests[first:] if test.verdict == "skipped"))
+        rows.append(row)
+    return rows
 
 
-def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path]) -> None:
-    """Boot once: load, every program that fits, unload, load and unload again; then read the kernel's log."""
+def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path], row: Row) -> None:
+    """Boot once: load, every program that fits, unload, load and unload again; then read the kernel's log.
+
+    On a sanitizer kernel a search for leaks follows, and at the very end the bugs on purpose that it has to find.
+    """
     group = f"{found.line.name} {machine.name}"
-    chosen = suite.programs("test")
-    for program in chosen:
-        if not program.fits(machine.name):
-            results.skip(group, program.name, f"not for a {machine.name} machine")
-    chosen = [program for program in chosen if program.fits(machine.name)]
+    chosen = []
+    for program in suite.programs("test"):
+        if why := program.unfit(found.line, machine.name):
+            results.skip(group, program.name, why)
+        else:
+            chosen.append(program)
     tree = Tree(boot.place_for(found, machine.name) / "tree")
     tree.add_modules(modules, machine)
     suite.equip(tree, suite.needs(chosen))
-    own = [boot.Job("modules-load", "/modules/load", 60)]
+    load, caps = boot.Job("modules-load", "/modules/load", 60), boot.Job("capabilities", f"cat {CAPS}", 10)
     last = [boot.Job("modules-unload", "/modules/unload", 120),
             boot.Job("modules-load-and-unload-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
-    own_tests = selftests.equip(tree, found, machine.name)
+    own_tests = [selftests.equip(tree, found, machine.name)] if suite.wants(found.line, "hmm-tests", machine.name) else []
+    checks = sanitizer.jobs() if found.checked else []
+    jobs = [load, caps, *programs, *own_tests, *last, *checks]
     with Step(f"machine {group}") as step:
         done = 0
 
@@ -172,26 +221,33 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
             nonlocal done
             done += text.lstrip().startswith(("ok ", "not ok "))
             step.note = f"{job.name}, {done} tests" if job else ""
-        report = boot.boot(found, machine, tree, [*own, *programs, own_tests, *last], on_line=tell)
+        report = boot.boot(found, machine, tree, jobs, on_line=tell)
         step.note = f"up after {report.boot_seconds:.0f} s" + (f"; {report.trouble}" if report.trouble else "")
+    row.seconds, row.load = round(step.elapsed(), 1), load.code == 0
 
-    for job in [*own, *programs, own_tests, *last]:
+    for job in jobs:
         if not job.ran:
             why = ["timed out"] if job.timed_out else [report.trouble or "was not run"]
             results.add(group, f"{job.name} came to an end", False, [*job.output[-20:], *why])
         elif job in programs:
             _program(results, group, job)
-        elif job is own_tests:
+        elif job in own_tests:
             selftests.judge(results, group, job, machine.name)
+        elif job is caps:
+            row.offers = " ".join(job.output).split()
+            wanted = set(found.line.offers)
+            results.add(group, f"offers {', '.join(found.line.offers)}", wanted <= set(row.offers), job.output)
+        elif job in checks:
+            sanitizer.judge(results, group, job, report.log)
         else:
             results.add(group, job.name, job.code == 0, [*job.output, f"exit {job.code}"])
     if not report.finished:
         results.add(group, "the machine ran to its end", False,
                     [report.trouble, f"console: {report.console}", *boot.console_tail(report, 28)])
     log = klog.since_start(report.log) if report.finished else boot.console_tail(report, 2000)
-    found_lines = klog.complaints(log)
+    found_lines = klog.complaints(sanitizer.before_planted(log))
     results.add(group, "kernel log without a complaint", not found_lines, found_lines)
-    if report.tainted is not None:
+    if report.tainted is not None and not found.checked:
         taint = klog.taint(report.tainted)
         results.add(group, "no taint beyond out-of-tree and unsigned", not taint, [f"tainted: {taint}"])
 

@@ -27,7 +27,7 @@ def _run(arguments: argparse.Namespace) -> int:
     """Build the modules, boot one machine, run one command in it and show everything."""
     boot.must_exist()
     found = kernel.fetch(kernel.line(arguments.kernel))
-    machine = kernel.machine(arguments.machine or found.line.runs[0])
+    machine = kernel.machine(arguments.machine or found.line.machines(True)[0])
     modules = build.build(found, arguments.source)
     for line in modules.complaints:
         print(f"  ! {line}")
@@ -63,6 +63,17 @@ def _test(arguments: argparse.Namespace) -> int:
     return check.everything(arguments.kernel)
 
 
+def _build(arguments: argparse.Namespace) -> int:
+    """Build the modules for the chosen kernels, or for all of the list, and show every complaint."""
+    complaints = 0
+    for line in map(kernel.line, arguments.kernel) if arguments.kernel else kernel.lines():
+        modules = build.build(kernel.fetch(line))
+        complaints += len(modules.complaints)
+        for text in modules.complaints:
+            print(f"  ! {text}")
+    return 1 if complaints else 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     """Show real programs on real kernels."""
     return demo.show(arguments.kernel)
@@ -92,7 +103,7 @@ def _list(_arguments: argparse.Namespace) -> int:
     """Show the kernels of the list as they are today."""
     for line in kernel.lines():
         found = kernel.fetch(line)
-        print(f"  {line.name:<12} {found.release:<28} {found.version:<24} {', '.join(line.runs)}")
+        print(f"  {line.name:<12} {found.release:<28} {found.version:<24} {', '.join(line.machines(True))}")
     return 0
 
 
@@ -115,6 +126,10 @@ def main() -> int:
     test = commands.add_parser("test", help=_test.__doc__)
     test.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
     test.set_defaults(call=_test)
+
+    make = commands.add_parser("build", help=_build.__doc__)
+    make.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
+    make.set_defaults(call=_build)
 
     show = commands.add_parser("demo", help=_demo.__doc__)
     show.add_argument("--kernel", help="one kernel of the list; its first machine is shown")

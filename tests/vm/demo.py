@@ -73,10 +73,10 @@ def _bill(only: str | None) -> list[tuple[kernel.Line, str]]:
     """Which machines are shown: the newest kernel with private memory, and one that has coherent memory only."""
     if only:
         line = kernel.line(only)
-        return [(line, line.runs[0])]
+        return [(line, line.machines(True)[0])]
     lines = kernel.lines()
     private = [(line, "private") for line in lines if "private" in line.runs][:1]
-    coherent = [(line, "coherent") for line in lines if "private" not in line.runs][:1]
+    coherent = [(line, "coherent") for line in lines if line.runs == ("coherent",)][-1:]
     return private + coherent
 
 

@@ -26,11 +26,30 @@ class Line:
 
     name: str
     series: str
-    flavour: str
     suites: tuple[str, ...]
     root: str
-    runs: tuple[str, ...]
+    flavour: str = ""
+    config: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    offers: tuple[str, ...] = ("mirror",)
+    suite: str = ""
     selftests: str = ""
+    cc: str = ""
+
+    @property
+    def append(self) -> tuple[str, ...]:
+        """What its command line has besides: of everything that is wrong a report, and none for being slow."""
+        return ("kasan_multi_shot", "watchdog_thresh=60") if self.config else ()
+
+    @property
+    def slow(self) -> int:
+        """How many times longer everything may take."""
+        return 4 if self.config else 1
+
+    def machines(self, every: bool) -> tuple[str, ...]:
+        """Those that `make test` boots it in, or all."""
+        return self.runs + self.more if every else self.runs
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,11 @@ class Kernel:
     release: str
     version: str
     place: Path
+
+    @property
+    def checked(self) -> bool:
+        """A sanitizer kernel."""
+        return bool(self.line.config)
 
     @property
     def key(self) -> str:
@@ -148,8 +172,34 @@ def resolve(entry: Line) -> list[list[Package]]:
     return sets
 
 
+def source_package(entry: Line, series: str = "") -> Package:
+    """The newest source package for a line, or of another series from wherever the list has it."""
+    wanted = series or entry.series
+    suites = [name for line in [entry, *lines()] if line is entry or line.series == wanted for name in line.suites]
+    found = archive().versions([f"linux-source-{wanted}"], suites)
+    own = [package for package in found if package.suite in entry.suites]
+    if not found:
+        raise Failure(f"no linux-source-{wanted} in {', '.join(dict.fromkeys(suites))}", hint="make update")
+    return (own or found)[0]
+
+
+def source(package: Package) -> Path:
+    """The source archive (.tar.xz) of a source package, in the cache."""
+    place = cache.CACHE / "source" / str(package)
+    with cache.locked():
+        if not place.exists():
+            with Step(f"source of Linux {package.version}", "source") as step, cache.made(place) as draft:
+                archive().download([package], draft, step)
+                step.run(["sh", "-c", "dpkg-deb --fsys-tarfile *.deb | tar -xO --wildcards '*.tar.xz' >source.tar.xz && rm -f *.deb"],
+                         cwd=draft)
+    return cache.used(place) / "source.tar.xz"
+
+
 def fetch(entry: Line) -> Kernel:
     """The newest kernel of a line, in the cache. A package may be missing on a mirror that lists it: then the next older."""
+    if entry.config:
+        import sanitizer  # it needs this module, too
+        return sanitizer.fetch(entry)
     with cache.locked():
         last: Failure | None = None
         for parts in resolve(entry):

@@ -64,7 +64,8 @@ class Step:
 
     def __enter__(self) -> Step:
         self._start = time.monotonic()
-        if sys.stdout.isatty():
+        # What goes on beside the main thread says only that it ended.
+        if sys.stdout.isatty() and threading.current_thread() is threading.main_thread():
             self._thread = threading.Thread(target=self._spin, daemon=True)
             self._thread.start()
         return self
@@ -73,6 +74,7 @@ class Step:
         if self._thread:
             self._stop.set()
             self._thread.join()
+        if sys.stdout.isatty():
             sys.stdout.write("\r\x1b[K")
         mark = "FAILED" if kind else "ok"
         note = f"  {self.note}" if self.note else ""

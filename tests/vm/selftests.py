@@ -105,7 +105,7 @@ def run(only: str | None, variant: str | None) -> int:
     modules = build.build(found)
     results = Results()
     rows = []
-    for name in found.line.runs:
+    for name in found.line.machines(True):
         if variant and name != variant:
             continue
         machine = kernel.machine(name)

@@ -38,6 +38,12 @@ class Program:
         """Whether it can run in this machine."""
         return not self.machines or machine in self.machines
 
+    def unfit(self, line: kernel.Line, machine: str) -> str:
+        """Why it is not run on a kernel in a machine; empty if it is."""
+        if not self.fits(machine):
+            return f"not for a {machine} machine"
+        return "" if wants(line, self.name, machine) else f"not in the short suite of {line.name}"
+
     def job(self) -> Job:
         """It as a line of a machine's plan."""
         return Job(self.name, self.run, self.timeout)
@@ -60,6 +66,11 @@ def programs(kind: str) -> list[Program]:
             raise Failure(f"tests/user/suite.toml: there are two called {program.name}")
         result.append(program)
     return result
+
+
+def wants(line: kernel.Line, name: str, machine: str) -> bool:
+    """Whether a kernel of the list runs a program: all, or those that its line names; without devices no hmm-tests."""
+    return (not line.suite or name in kernel.table()["suite"][line.suite]) and not (name == "hmm-tests" and machine == "mirror")
 
 
 def needs(chosen: list[Program]) -> list[str]:

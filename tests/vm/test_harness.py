@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of the parts of this harness that judge: a judge that is wrong passes everything."""
 
+import contextlib
+import io
 import tempfile
 import unittest
 from pathlib import Path
@@ -11,6 +13,8 @@ import demo
 import kernel
 import klog
 import ktap
+import sanitizer
+from results import Results
 
 
 class Ktap(unittest.TestCase):
@@ -92,12 +96,37 @@ class List(unittest.TestCase):
     def test_every_line_names_what_exists(self) -> None:
         for line in kernel.lines():
             self.assertIn(line.root, kernel.table()["roots"])
-            for name in line.runs:
+            self.assertTrue(line.machines(True))
+            for name in line.machines(True):
                 self.assertTrue(kernel.machine(name).modules)
+            self.assertTrue(not line.suite or kernel.table()["suite"][line.suite])
+            self.assertNotEqual(bool(line.flavour), bool(line.config))
+            self.assertTrue(not line.config or sanitizer.options(line))
 
     def test_names_are_unique(self) -> None:
         names = [line.name for line in kernel.lines()]
         self.assertEqual(len(names), len(set(names)))
+
+
+class Sanitizer(unittest.TestCase):
+    def test_an_option_that_is_not_taken_is_seen(self) -> None:
+        wanted = {"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_C": '"x"'}
+        self.assertEqual(sanitizer.missing(wanted, 'CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="x"'), [])
+        self.assertEqual(sanitizer.missing(wanted, "# CONFIG_A is not set\nCONFIG_B=y"),
+                         ["CONFIG_A=y", "CONFIG_B=n", 'CONFIG_C="x"'])
+
+    def test_planted_bugs_are_told_apart(self) -> None:
+        log = ["<6>[1.0] hmm-vm: start 6.12", "<4>[2.0] hmm_dmirror: odd", "<12>[3.0] hmm-vm: begin planted-lock",
+               "<4>[3.1] WARNING: possible circular locking dependency detected", "<12>[3.2] hmm-vm: end planted-lock",
+               "<12>[3.3] hmm-vm: begin planted-free", "<12>[3.4] hmm-vm: end planted-free"]
+        self.assertEqual(sanitizer.before_planted(log), log[:2])
+        results = Results()
+        with contextlib.redirect_stdout(io.StringIO()):
+            for name in ("lock", "free"):
+                sanitizer.judge(results, "g", boot.Job(f"planted-{name}", "x", 1, code=0), log)
+            for output in ([], ["unreferenced object 0xffff888000000000 (size 128):"]):
+                sanitizer.judge(results, "g", boot.Job("kmemleak", "x", 1, output, 0), log)
+        self.assertEqual([test.verdict for test in results.tests], ["passed", "failed", "passed", "failed"])
 
 
 class Listener(unittest.TestCase):

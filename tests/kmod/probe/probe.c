@@ -700,7 +700,7 @@ static void selftest_device(struct report *r)
 		    devices[n]->minor > 255)
 			break;
 	}
-	check(r, n < 256 && n > 200 && PTR_ERR(devices[n]) == -EBUSY,
+	check(r, n <= 256 && n > 200 && PTR_ERR(devices[n]) == -EBUSY,
 	      "256 devices and no more: %u were free", n);
 	for (i = 0; i < n; i++)
 		hmm_device_put(devices[i]);
