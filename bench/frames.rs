@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Frames against what drivers do today: an intrusive free list under a
 //! spinlock (nouveau_dmem and the kernel's own test driver link free pages
-//! through their `struct page`).
+//! through their `struct page`), and against other allocators.
 //!
-//! `cargo bench -p hmm-bench --bench frames`, or `make bench`, which also turns the
-//! vectoriser off, as in a kernel. Times are thread CPU times, so that a busy
-//! machine shows less; still, compare ratios of one run only. After criterion's
-//! own output comes one table, and the same as `target/bench.json`.
+//! Part of `make bench`, which also turns the vectoriser off, as in a kernel.
+//! Times are thread CPU times, so that a busy machine shows less; still, compare
+//! ratios of one run only.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fmt::Write;
+mod rows;
+
 use std::hint::{black_box, spin_loop};
 use std::ptr::NonNull;
 use std::sync::Barrier;
@@ -20,20 +18,10 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion};
 use hmm_devmem::region::{self, Region};
 use hmm_devmem::types::{Cpu, PageIndex, Segment};
+use rows::{Limit, Random, Row, cpu_time, record, row};
 
 /// 4 GiB of 4K frames.
 const FRAMES: u64 = 1 << 20;
-
-/// CPU time of the calling thread.
-fn cpu_time() -> Duration {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid clock and a valid place for the answer.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
-    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
-}
 
 // --- the peer -----------------------------------------------------------------
 
@@ -104,10 +92,20 @@ impl FreeList {
 trait Side: Sync {
     const NAME: &'static str;
     fn new(frames: u64) -> Self;
-    fn pair(&self, cpu: u32);
-    fn batch(&self, cpu: u32, into: &mut [u32]);
     fn claim(&self, cpu: u32) -> u32;
     fn release(&self, cpu: u32, page: u32);
+
+    #[inline]
+    fn pair(&self, cpu: u32) {
+        let page = self.claim(cpu);
+        self.release(cpu, black_box(page));
+    }
+
+    fn batch(&self, cpu: u32, into: &mut [u32]) {
+        into.iter_mut().for_each(|page| *page = self.claim(cpu));
+        black_box(&mut *into);
+        into.iter().for_each(|page| self.release(cpu, *page));
+    }
 }
 
 impl Side for FreeList {
@@ -115,12 +113,6 @@ impl Side for FreeList {
 
     fn new(frames: u64) -> FreeList {
         FreeList::new(frames)
-    }
-
-    #[inline]
-    fn pair(&self, cpu: u32) {
-        let page = self.claim(cpu);
-        self.release(cpu, black_box(page));
     }
 
     /// The lock is taken once for the whole batch each way, which is more than
@@ -153,16 +145,6 @@ impl Side for PageByPage {
 
     fn new(frames: u64) -> PageByPage {
         PageByPage(FreeList::new(frames))
-    }
-
-    fn pair(&self, cpu: u32) {
-        self.0.pair(cpu);
-    }
-
-    fn batch(&self, cpu: u32, into: &mut [u32]) {
-        into.iter_mut().for_each(|page| *page = self.claim(cpu));
-        black_box(&mut *into);
-        into.iter().for_each(|page| self.release(cpu, *page));
     }
 
     #[inline]
@@ -220,12 +202,6 @@ impl Side for Frames {
         Frames(core(n))
     }
 
-    #[inline]
-    fn pair(&self, cpu: u32) {
-        let page = self.claim(cpu);
-        self.release(cpu, black_box(page));
-    }
-
     /// As the planner claims; given back one by one, as the kernel frees.
     fn batch(&self, cpu: u32, into: &mut [u32]) {
         let region = self.0.region();
@@ -273,12 +249,6 @@ impl Side for Border {
 
     fn new(n: u64) -> Border {
         Border(core(n))
-    }
-
-    #[inline]
-    fn pair(&self, cpu: u32) {
-        let page = self.claim(cpu);
-        self.release(cpu, black_box(page));
     }
 
     /// A plan of 512 entries, rolled back as one range per segment.
@@ -341,14 +311,6 @@ impl Side for Blocks {
     }
 
     #[inline]
-    fn pair(&self, cpu: u32) {
-        let page = self.claim(cpu);
-        self.release(cpu, black_box(page));
-    }
-
-    fn batch(&self, _: u32, _: &mut [u32]) {}
-
-    #[inline]
     fn claim(&self, cpu: u32) -> u32 {
         self.0
             .region()
@@ -369,23 +331,6 @@ impl Side for Blocks {
 }
 
 // --- measuring ------------------------------------------------------------------
-
-thread_local! {
-    /// The best time per unit of each (bench, side), in nanoseconds.
-    static BEST: RefCell<BTreeMap<(String, &'static str), f64>> = RefCell::default();
-}
-
-fn record(bench: &str, side: &'static str, units: u64, time: Duration) -> Duration {
-    // The first samples have too few iterations to say anything.
-    if units >= 1000 {
-        let each = time.as_nanos() as f64 / units as f64;
-        BEST.with_borrow_mut(|best| {
-            let slot = best.entry((bench.to_owned(), side)).or_insert(f64::MAX);
-            *slot = slot.min(each);
-        });
-    }
-    time
-}
 
 fn pairs<S: Side>(c: &mut Criterion, bench: &str, frames: u64) {
     let side = S::new(frames);
@@ -449,16 +394,10 @@ fn churn<S: Side>(c: &mut Criterion, bench: &str) {
     let side = S::new(FRAMES);
     let full = (FRAMES * 95 / 100) as usize;
     let mut mine: Vec<u32> = (0..full).map(|_| side.claim(0)).collect();
-    let mut x = 1u64;
-    let mut random = move || {
-        x = x
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        x >> 32
-    };
+    let mut random = Random(1);
     // An old pool is no longer in order: give back and claim all of it once.
     for _ in 0..full * 2 {
-        let at = ((random() * mine.len() as u64) >> 32) as usize;
+        let at = random.below(mine.len() as u64) as usize;
         side.release(0, mine.swap_remove(at));
         if mine.len() + 20_000 < full {
             mine.extend((mine.len()..full).map(|_| side.claim(0)));
@@ -470,7 +409,7 @@ fn churn<S: Side>(c: &mut Criterion, bench: &str) {
                 let start = cpu_time();
                 // A pair is one claim and one release, in whatever order.
                 for _ in 0..2 * n {
-                    let r = random();
+                    let r = random.below(1 << 32);
                     if (r & 1 != 0 || mine.len() + 30_000 < full) && mine.len() < full + 30_000 {
                         mine.push(side.claim(0));
                     } else {
@@ -483,135 +422,42 @@ fn churn<S: Side>(c: &mut Criterion, bench: &str) {
         });
 }
 
-/// A row of the table: our time must be at most `limit` times the peer's.
-struct Row {
-    bench: &'static str,
-    ours: &'static str,
-    limit: f64,
-}
+const LIST: &str = FreeList::NAME;
+const LLFREE: &str = "LLFree (75/19 of the list)";
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
+    row("pair 4K, 1 thread", "frames", LIST, Limit::Most(1.0)),
     Row {
-        bench: "pair 4K, 1 thread",
-        ours: "frames",
-        limit: 1.0,
+        known: Some((LIST, 75.0 / 19.0)),
+        ..row("pair 4K, 1 thread", "frames", LLFREE, Limit::Most(0.25))
     },
-    Row {
-        bench: "pair 4K, 1 thread",
-        ours: "C border",
-        limit: f64::NAN,
-    },
-    Row {
-        bench: "pair 4K, 2 threads",
-        ours: "frames",
-        limit: 1.0 / 15.0,
-    },
-    Row {
-        bench: "pair 4K, 2 threads",
-        ours: "C border",
-        limit: f64::NAN,
-    },
-    Row {
-        bench: "pair 2M, 1 thread",
-        ours: "frames",
-        limit: 1.0,
-    },
-    Row {
-        bench: "pair 2M, 2 threads",
-        ours: "frames",
-        limit: 1.0,
-    },
-    Row {
-        bench: "batch of 512, per frame",
-        ours: "frames",
-        limit: f64::NAN,
-    },
-    Row {
-        bench: "batch of 512, per frame",
-        ours: "C border",
-        limit: 1.0 / 3.0,
-    },
-    Row {
-        bench: "batch of 512, one lock",
-        ours: "C border",
-        limit: f64::NAN,
-    },
-    Row {
-        bench: "single claims, per frame",
-        ours: "frames",
-        limit: f64::NAN,
-    },
-    Row {
-        bench: "churn 4K at 95 % full",
-        ours: "frames",
-        limit: 1.0 / 3.0,
-    },
-    Row {
-        bench: "churn 4K at 95 % full",
-        ours: "C border",
-        limit: f64::NAN,
-    },
+    row("pair 4K, 1 thread", "C border", LIST, Limit::None),
+    row(
+        "pair 4K, 2 threads",
+        "frames",
+        LIST,
+        Limit::Most(1.0 / 15.0),
+    ),
+    row("pair 4K, 2 threads", "C border", LIST, Limit::None),
+    row("pair 2M, 1 thread", "frames", LIST, Limit::None),
+    row("pair 2M, 2 threads", "frames", LIST, Limit::None),
+    row("batch of 512, per frame", "frames", LIST, Limit::None),
+    row(
+        "batch of 512, per frame",
+        "C border",
+        LIST,
+        Limit::Most(1.0 / 3.0),
+    ),
+    row("batch of 512, one lock", "C border", LIST, Limit::None),
+    row("single claims, per frame", "frames", LIST, Limit::None),
+    row(
+        "churn 4K at 95 % full",
+        "frames",
+        LIST,
+        Limit::Most(1.0 / 3.0),
+    ),
+    row("churn 4K at 95 % full", "C border", LIST, Limit::None),
 ];
-
-fn summary() {
-    let peer = FreeList::NAME;
-    let mut json = String::from("[");
-    let mut table = format!(
-        "\n{:<26} {:<9} {:>9} {:>9} {:>7} {:>7}  peer: {peer}\n",
-        "bench", "ours", "ns", "peer ns", "ratio", "limit"
-    );
-    BEST.with_borrow(|best| {
-        for row in &ROWS {
-            let get = |side| best.get(&(row.bench.to_owned(), side)).copied();
-            let (Some(ours), Some(theirs)) = (get(row.ours), get(peer)) else {
-                let _ = writeln!(table, "{:<26} {:<9} not measured", row.bench, row.ours);
-                continue;
-            };
-            let ratio = ours / theirs;
-            let (limit, ok) = if row.limit.is_nan() {
-                (String::from("-"), "")
-            } else {
-                (
-                    format!("{:.3}", row.limit),
-                    if ratio <= row.limit { "ok" } else { "MISSED" },
-                )
-            };
-            let _ = writeln!(
-                table,
-                "{:<26} {:<9} {ours:>9.2} {theirs:>9.2} {ratio:>7.3} {limit:>7}  {ok}",
-                row.bench, row.ours
-            );
-            let comma = if json.len() > 1 { "," } else { "" };
-            let limit = if row.limit.is_nan() {
-                "null".into()
-            } else {
-                row.limit.to_string()
-            };
-            let ok = if row.limit.is_nan() {
-                "null"
-            } else if ok == "ok" {
-                "true"
-            } else {
-                "false"
-            };
-            let _ = write!(
-                json,
-                "{comma}\n  {{\"name\": \"{}\", \"side\": \"{}\", \"ours_ns\": {ours:.3}, \
-                 \"peer\": \"{peer}\", \"peer_ns\": {theirs:.3}, \"ratio\": {ratio:.4}, \
-                 \"limit\": {limit}, \"ok\": {ok}}}",
-                row.bench, row.ours
-            );
-        }
-    });
-    json.push_str("\n]\n");
-    println!("{table}");
-    let target = std::env::var("BENCH_OUT")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
-    match std::fs::write(format!("{target}/bench.json"), json) {
-        Ok(()) => println!("written: {target}/bench.json"),
-        Err(e) => println!("{target}/bench.json: {e}"),
-    }
-}
 
 /// Claims one by one until half is gone, then all back.
 fn singles<S: Side>(c: &mut Criterion, bench: &str) {
@@ -634,12 +480,7 @@ fn singles<S: Side>(c: &mut Criterion, bench: &str) {
 }
 
 fn main() {
-    let mut c = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1200))
-        .without_plots()
-        .configure_from_args();
+    let mut c = rows::criterion();
     let one = "pair 4K, 1 thread";
     pairs::<Frames>(&mut c, one, FRAMES);
     pairs::<Border>(&mut c, one, FRAMES);
@@ -666,5 +507,5 @@ fn main() {
     churn::<Border>(&mut c, full);
     churn::<FreeList>(&mut c, full);
     c.final_summary();
-    summary();
+    rows::finish("frames", &ROWS);
 }

@@ -3,18 +3,16 @@
 //! on the shapes of memory that matter: one run, 64K runs, nothing adjacent,
 //! half holes, one huge page.
 //!
-//! `cargo bench -p hmm-bench --bench plan`, or `make bench`. The table at the end shows the
-//! best time per entry; `target/bench-plan.json` has the same.
+//! Part of `make bench`; figures are the best time per entry.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fmt::Write;
+mod rows;
+
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
 use hmm_devmem::plan;
 use hmm_devmem::types::Segment;
+use rows::{Limit, Row, cpu_time, record, row};
 
 const N: usize = 512;
 const ON: u64 = 3;
@@ -85,25 +83,21 @@ fn shape(name: &'static str, limit: f64, page: impl Fn(u64) -> Option<(u64, u64)
 fn shapes() -> Vec<Shape> {
     let mix = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     vec![
-        shape("contiguous", 0.5, |i| Some((1000 + i, 5000 + i))),
-        shape("64K runs", 0.8, move |i| {
+        shape("plan, contiguous", 0.5, |i| Some((1000 + i, 5000 + i))),
+        shape("plan, 64K runs", 0.8, move |i| {
             Some((1000 + i, (1 + mix(i / 16)) * 16 + i % 16))
         }),
-        shape("scattered", 1.0, move |i| {
+        shape("plan, scattered", 1.0, move |i| {
             Some((1000 + mix(i) * 2, 1 + mix(i + N as u64) * 2))
         }),
-        shape("half holes", 1.0, move |i| {
+        shape("plan, half holes", 1.0, move |i| {
             (mix(i / 3) % 2 == 0).then_some((1000 + i, 5000 + i))
         }),
-        shape("every other", 1.0, |i| {
+        shape("plan, every other", 1.0, |i| {
             (i % 2 == 0).then_some((1000 + i, 5000 + i))
         }),
-        shape("nothing", 1.0, |_| None),
+        shape("plan, nothing", 1.0, |_| None),
     ]
-}
-
-thread_local! {
-    static BEST: RefCell<BTreeMap<(String, &'static str), f64>> = RefCell::default();
 }
 
 fn measure(c: &mut Criterion, shape: &Shape, side: &'static str, plan: Plan) {
@@ -111,7 +105,7 @@ fn measure(c: &mut Criterion, shape: &Shape, side: &'static str, plan: Plan) {
     c.benchmark_group(shape.name)
         .bench_function(BenchmarkId::from_parameter(side), |b| {
             b.iter_custom(|n| {
-                let start = Instant::now();
+                let start = cpu_time();
                 for _ in 0..n {
                     black_box(plan(
                         black_box(&shape.src),
@@ -120,26 +114,34 @@ fn measure(c: &mut Criterion, shape: &Shape, side: &'static str, plan: Plan) {
                         &mut seg,
                     ));
                 }
-                let time = start.elapsed();
-                if n >= 100 {
-                    let each = time.as_nanos() as f64 / n as f64 / N as f64;
-                    BEST.with_borrow_mut(|best| {
-                        let slot = best.entry((shape.name.into(), side)).or_insert(f64::MAX);
-                        *slot = slot.min(each);
-                    });
-                }
-                time
+                let time = cpu_time() - start;
+                record(shape.name, side, n * N as u64, time)
             })
         });
 }
 
+/// A 2 MiB folio on both sides: one entry, and 511 that are skipped.
+fn compound(c: &mut Criterion) {
+    let (mut src, mut dst) = (vec![0; N], vec![0; N]);
+    (src[0], dst[0]) = (5120 << 6 | ON | 16, 2048 << 6 | 1 | 16);
+    let mut seg = vec![Segment::default(); N];
+    c.benchmark_group(COMPOUND).bench_function("planner", |b| {
+        b.iter_custom(|n| {
+            let start = cpu_time();
+            for _ in 0..n {
+                black_box(ours(black_box(&src), black_box(&dst), 1000, &mut seg));
+            }
+            record(COMPOUND, "planner", n, cpu_time() - start)
+        })
+    });
+    assert_eq!((seg[0].src, seg[0].dst, seg[0].npages), (4120, 2048, 512));
+    rows::note(COMPOUND, "10 ns", 10.0);
+}
+
+const COMPOUND: &str = "plan, a 2M compound entry";
+
 fn main() {
-    let mut c = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500))
-        .without_plots()
-        .configure_from_args();
+    let mut c = rows::criterion();
     let shapes = shapes();
     for shape in &shapes {
         let (mut a, mut b) = (vec![Segment::default(); N], vec![Segment::default(); N]);
@@ -152,38 +154,11 @@ fn main() {
         measure(&mut c, shape, "naive", naive);
     }
     c.final_summary();
-    println!(
-        "\n{:<14} {:>9} {:>9} {:>7} {:>6}",
-        "ns per entry", "planner", "naive", "ratio", "limit"
-    );
-    let mut json = String::from("[");
-    BEST.with_borrow(|best| {
-        for shape in &shapes {
-            let get = |side| best.get(&(shape.name.to_owned(), side)).copied();
-            let (Some(ours), Some(naive)) = (get("planner"), get("naive")) else {
-                continue;
-            };
-            let (ratio, ok) = (ours / naive, ours / naive <= shape.limit);
-            println!(
-                "{:<14} {ours:>9.3} {naive:>9.3} {ratio:>7.3} {:>6.2}  {}",
-                shape.name,
-                shape.limit,
-                if ok { "ok" } else { "MISSED" }
-            );
-            let comma = if json.len() > 1 { "," } else { "" };
-            let _ = write!(
-                json,
-                "{comma}\n  {{\"name\": \"{}\", \"ours_ns\": {ours:.4}, \"peer\": \"naive\", \
-                 \"peer_ns\": {naive:.4}, \"ratio\": {ratio:.4}, \"limit\": {}, \"ok\": {ok}}}",
-                shape.name, shape.limit
-            );
-        }
-    });
-    json.push_str("\n]\n");
-    let target = std::env::var("BENCH_OUT")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
-    match std::fs::write(format!("{target}/bench-plan.json"), json) {
-        Ok(()) => println!("\nwritten: {target}/bench-plan.json"),
-        Err(e) => println!("\n{target}/bench-plan.json: {e}"),
-    }
+    compound(&mut c);
+    let mut rows: Vec<Row> = shapes
+        .iter()
+        .map(|shape| row(shape.name, "planner", "naive", Limit::Most(shape.limit)))
+        .collect();
+    rows.push(row(COMPOUND, "planner", "10 ns", Limit::Most(1.0)));
+    rows::finish("plan", &rows);
 }

@@ -34,8 +34,10 @@ gen-check: ## compare the generated files with their sources
 # The vectoriser is off on both sides, as in a kernel.
 bench: export RUSTFLAGS := -Cno-vectorize-loops -Cno-vectorize-slp
 bench: export BENCH_OUT := $(CURDIR)/target
-bench: ## measure the core against its peers (target/bench*.json)
+bench: ## measure the core against its peers: table, target/bench.json, target/bench.svg; fails when a goal is missed
+	@$(PYTHON) bench/report.py --begin $(BENCH_OUT)
 	cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
+	@$(PYTHON) bench/report.py $(BENCH_OUT)
 
 .PHONY: loom
 # Release mode, because the search is long; see tests/loom.rs for its bounds.
