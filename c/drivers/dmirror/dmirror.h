@@ -71,7 +71,6 @@ int dmirror_write(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_read_resident(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_exclusive(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_check_exclusive(struct dmirror *dmirror, const struct hmm_dmirror_cmd *cmd);
-int dmirror_snapshot(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_compute(struct dmirror *dmirror, struct hmm_dmirror_compute *compute);
 
 /* file.c */

@@ -5,24 +5,13 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/module.h>
-#include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
-#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
 #include "dmirror.h"
-
-/* What the engine counts and what the user is told are the same. */
-static_assert((int)HMM_SKIP_UNMAPPED == HMM_DMIRROR_SKIP_UNMAPPED);
-static_assert((int)HMM_SKIP_VMA == HMM_DMIRROR_SKIP_VMA);
-static_assert((int)HMM_SKIP_BUSY == HMM_DMIRROR_SKIP_BUSY);
-static_assert((int)HMM_SKIP_NO_MEMORY == HMM_DMIRROR_SKIP_NO_MEMORY);
-static_assert((int)HMM_SKIP_COPY == HMM_DMIRROR_SKIP_COPY);
-static_assert((int)HMM_SKIP_REFUSED == HMM_DMIRROR_SKIP_REFUSED);
-static_assert((int)HMM_SKIP_HOLE == HMM_DMIRROR_SKIP_HOLE);
-static_assert((int)HMM_SKIP_NR == HMM_DMIRROR_SKIP_NR);
+#include "../calls.h"
 
 static int dmirror_open(struct inode *inode, struct file *filp)
 {
@@ -59,18 +48,6 @@ static int dmirror_release(struct inode *inode, struct file *filp)
 	return 0;
 }
 
-/* Start and size of a range: aligned, not empty, inside the address space. */
-static int check_range(struct dmirror *dmirror, u64 addr, u64 len)
-{
-	u64 end;
-
-	if (!len || !PAGE_ALIGNED(addr) || !PAGE_ALIGNED(len) ||
-	    check_add_overflow(addr, len, &end) ||
-	    end > hmm_view_mm(dmirror->view)->task_size)
-		return -EINVAL;
-	return 0;
-}
-
 /* The calls shared with the kernel's own test driver. */
 static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 {
@@ -96,7 +73,7 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	}
 	if (check_mul_overflow(cmd.npages, (u64)PAGE_SIZE, &len))
 		return -EINVAL;
-	ret = check_range(dmirror, cmd.addr, len);
+	ret = hmm_call_check_range(dmirror->view, cmd.addr, len);
 	if (ret)
 		return ret;
 	cmd.cpages = 0;
@@ -113,7 +90,7 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 		ret = dmirror_write(dmirror, &cmd);
 		break;
 	case HMM_DMIRROR_SNAPSHOT:
-		ret = dmirror_snapshot(dmirror, &cmd);
+		ret = hmm_call_snapshot(region, dmirror->view, &cmd);
 		break;
 	case HMM_DMIRROR_EXCLUSIVE:
 		ret = dmirror_exclusive(dmirror, &cmd);
@@ -148,73 +125,6 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 	return ret;
 }
 
-static int info_ioctl(struct dmirror *dmirror, struct hmm_dmirror_info *info)
-{
-	struct dmirror_device *device = dmirror->device;
-	struct hmm_core_stats frames;
-	struct hmm_region_stats stats;
-	int ret;
-
-	if (info->reserved)
-		return -EINVAL;
-	*info = (struct hmm_dmirror_info) {
-		.size = sizeof(*info), .kind = device->kind, .page_size = PAGE_SIZE,
-	};
-	if (!device->region)
-		return 0;
-	ret = hmm_region_frames(device->region, &frames);
-	if (ret)
-		return ret;
-	hmm_region_stats(device->region, hmm_view_mm(dmirror->view), &stats);
-	info->frames_total = frames.total;
-	info->frames_free = frames.free;
-	info->frames_claimed = frames.claimed;
-	info->frames_resident = frames.resident;
-	info->to_device = stats.to_device;
-	info->to_ram_request = stats.to_ram_request;
-	info->to_ram_fault = stats.to_ram_fault;
-	info->cpu_faults = stats.cpu_faults;
-	info->ns_to_device = stats.ns_to_device;
-	info->ns_to_ram = stats.ns_to_ram;
-	return 0;
-}
-
-static int move_ioctl(struct dmirror *dmirror, struct hmm_dmirror_move *move)
-{
-	struct hmm_region *region = dmirror->device->region;
-	struct hmm_migrate m = { .mm = hmm_view_mm(dmirror->view) };
-	u64 begin = ktime_get_ns();
-	int i, ret;
-
-	if (move->flags & ~(u64)HMM_DMIRROR_MOVE_HOLES)
-		return -EINVAL;
-	ret = check_range(dmirror, move->addr, move->len);
-	if (ret)
-		return ret;
-	if (!region)
-		return -EOPNOTSUPP;
-	m.start = move->addr;
-	m.end = move->addr + move->len;
-
-	switch (move->direction) {
-	case HMM_DMIRROR_TO_DEVICE:
-		m.flags = move->flags & HMM_DMIRROR_MOVE_HOLES ? HMM_MIGRATE_HOLES : 0;
-		ret = hmm_migrate_to_device(region, &m);
-		break;
-	case HMM_DMIRROR_TO_RAM:
-		ret = hmm_migrate_to_ram(region, &m);
-		break;
-	default:
-		return -EINVAL;
-	}
-	memset(move->skipped, 0, sizeof(move->skipped));
-	for (i = 0; i < HMM_SKIP_NR; i++)
-		move->skipped[i] = m.skipped[i];
-	move->moved = m.moved;
-	move->ns = ktime_get_ns() - begin;
-	return ret;
-}
-
 static int compute_ioctl(struct dmirror *dmirror, struct hmm_dmirror_compute *compute)
 {
 	int ret;
@@ -222,7 +132,7 @@ static int compute_ioctl(struct dmirror *dmirror, struct hmm_dmirror_compute *co
 	if (compute->op != HMM_DMIRROR_ADD &&
 	    (compute->op != HMM_DMIRROR_CHECKSUM || compute->operand))
 		return -EINVAL;
-	ret = check_range(dmirror, compute->addr, compute->len);
+	ret = hmm_call_check_range(dmirror->view, compute->addr, compute->len);
 	if (ret)
 		return ret;
 	compute->result = 0;
@@ -270,10 +180,11 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 		return -EINVAL;
 	switch (nr) {
 	case HMM_DMIRROR_INFO:
-		ret = info_ioctl(dmirror, &u.info);
+		ret = hmm_call_info(dmirror->device->region, dmirror->view,
+				    dmirror->device->kind, &u.info);
 		break;
 	case HMM_DMIRROR_MOVE:
-		ret = move_ioctl(dmirror, &u.move);
+		ret = hmm_call_move(dmirror->device->region, dmirror->view, &u.move);
 		break;
 	case HMM_DMIRROR_COMPUTE:
 		ret = compute_ioctl(dmirror, &u.compute);
@@ -343,25 +254,12 @@ static int dmirror_mmap(struct file *filp, struct vm_area_struct *vma)
 	return ret;
 }
 
-/*
- * /proc/PID/fdinfo/FD: who may trace the process sees what it moved. The keys with drm- are those
- * of the kernel's drm-usage-stats; the rest is ours.
- */
 static void dmirror_show_fdinfo(struct seq_file *s, struct file *filp)
 {
 	struct dmirror *dmirror = filp->private_data;
-	struct hmm_region *region = dmirror->device->region;
-	struct hmm_region_stats stats;
 
-	seq_printf(s, "drm-driver:\thmm_dmirror\nhmm-device:\t%s\n", dmirror->device->name);
-	if (!region)
-		return;
-	hmm_region_stats(region, hmm_view_mm(dmirror->view), &stats);
-	seq_printf(s, "drm-engine-copy:\t%llu ns\n", stats.ns_to_device + stats.ns_to_ram);
-	seq_printf(s, "hmm-to-device:\t%llu KiB\nhmm-to-ram:\t%llu KiB\nhmm-cpu-faults:\t%llu\n",
-		   stats.to_device << (PAGE_SHIFT - 10),
-		   (stats.to_ram_request + stats.to_ram_fault) << (PAGE_SHIFT - 10),
-		   stats.cpu_faults);
+	hmm_call_fdinfo(s, "hmm_dmirror", dmirror->device->name, dmirror->device->region,
+			dmirror->view);
 }
 
 const struct file_operations dmirror_fops = {
