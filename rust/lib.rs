@@ -10,7 +10,8 @@
 //! frames and turns the answer into copy segments; [`retired`] knows which frames
 //! are not to be had any more; [`window`] says how much a
 //! CPU fault brings back; [`evict`] finds what is resident; [`region`] lays all
-//! of it out in the lent memory; [`ffi`] is the border to C.
+//! of it out in the lent memory; [`ffi`] is the border to C. Apart from these,
+//! [`map`] knows what is where in an address space, in memory from [`nodes`].
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -19,6 +20,8 @@ pub mod evict;
 #[cfg(not(loom))]
 pub mod ffi;
 pub mod frames;
+pub mod map;
+pub mod nodes;
 pub mod plan;
 pub mod port;
 #[cfg(hmm_kernel)]
