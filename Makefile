@@ -10,6 +10,8 @@ MACHINE ?=
 VARIANT ?=
 RUN     ?=
 FILES   ?=
+OPS     ?=
+SEED    ?=
 # One directory per kernel, so that objects of two kernels never meet.
 OUT     := target/build/host$(subst /,-,$(KDIR))
 VM      := $(PYTHON) tests/vm/cli.py
@@ -68,6 +70,10 @@ hmm-tests: setup core ## run the kernel's own HMM selftests on our device (KERNE
 .PHONY: bench-vm
 bench-vm: setup ## count instructions per page in a machine, beside the kernel's own test driver
 	@$(VM) bench $(KERNEL:%=--kernel %)
+
+.PHONY: soak
+soak: setup core user ## random operations for hours: 10 million, or OPS=, from SEED=, on KERNEL= and MACHINE=
+	@$(PYTHON) tests/vm/soak.py $(KERNEL:%=--kernel %) $(MACHINE:%=--machine %) $(OPS:%=--ops %) $(SEED:%=--seed %)
 
 .PHONY: vm
 vm: export HMM_RUN = $(value RUN)

@@ -13,6 +13,7 @@ import boot
 import build
 import cache
 import check
+import disk
 import kernel
 import klog
 import ktap
@@ -91,6 +92,7 @@ def _machine(results: Results, found: Kernel, machine: Machine, modules: list[Pa
     program = next(program for program in suite.programs("test") if program.name == PROGRAM)
     tree = Tree(boot.place_for(found, "api") / "tree")
     tree.add_modules(modules, machine)
+    disk.equip(tree, found)
     suite.equip(tree, list(program.files))
     jobs = [boot.Job("modules-load", "/modules/load", 60), program.job(), boot.Job("modules-unload", "/modules/unload", 120)]
     with Step(f"machine {group}"):

@@ -14,6 +14,7 @@ import build
 import cache
 import check
 import demo
+import disk
 import kernel
 import klog
 import readme
@@ -33,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"  ! {line}")
     tree = Tree(boot.place_for(found, "run") / "tree")
     tree.add_modules(modules.modules, machine)
+    disk.equip(tree, found)
     usual = suite.needs(suite.programs("test") + suite.programs("demo")) if suite.LIST.exists() else []
     suite.equip(tree, [name for name in usual if "/" not in name or (cache.TREE / name).exists()])
     suite.equip(tree, [str(file) for file in arguments.file])

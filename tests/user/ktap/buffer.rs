@@ -3,6 +3,7 @@
 //! page.
 
 use crate::harness::{Stop, ensure_eq};
+pub use crate::pattern::word;
 use hmm_uapi::{Device, Direction, PAGE_SIZE, Place, Range, sys};
 use std::io;
 use std::ops;
@@ -10,15 +11,6 @@ use std::ops;
 pub const PAGE: u64 = PAGE_SIZE as u64;
 pub const HUGE: usize = 2 << 20;
 const WORDS: usize = PAGE_SIZE / 8;
-
-/// The word number `index` of the pattern `seed`: a pseudo-random function, so that any word can be
-/// checked alone (the finaliser of splitmix64).
-pub fn word(seed: u64, index: usize) -> u64 {
-    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// Numbers in an order that looks random, each once.
 pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {

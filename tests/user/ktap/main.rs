@@ -12,6 +12,7 @@ mod harness;
 mod input;
 mod life;
 mod mm;
+mod pattern;
 mod runs;
 mod storm;
 mod sys;

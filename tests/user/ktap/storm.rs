@@ -4,6 +4,7 @@
 
 use crate::buffer::{Buffer, word};
 use crate::harness::{Child, Env, Outcome, Stop, Test, conserved, ensure, long};
+use crate::pattern::Dice;
 use crate::sys::errno;
 use hmm_uapi::{Device, Direction, Range};
 use std::ops;
@@ -20,21 +21,11 @@ const WORKERS: usize = 2;
 const PAGES: usize = 1024;
 const MADV_COLLAPSE: i32 = 25;
 
-/// Random numbers from a number.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 += 1;
-        (word(0x5eed, self.0 as usize) % limit as u64) as usize
-    }
-
-    /// Some pages: often few, sometimes all.
-    fn pages(&mut self) -> ops::Range<usize> {
-        let most = [1, 16, 130, 600, PAGES][self.below(5)];
-        let start = self.below(PAGES);
-        start..(start + 1 + self.below(most)).min(PAGES)
-    }
+/// Some pages: often few, sometimes all.
+fn some_pages(dice: &mut Dice) -> ops::Range<usize> {
+    let most = [1, 16, 130, 600, PAGES][dice.below(5)];
+    let start = dice.below(PAGES);
+    start..(start + 1 + dice.below(most)).min(PAGES)
 }
 
 /// Memory and what has to be in it: a pattern per page, 0 for zeroes.
@@ -124,12 +115,12 @@ impl Model {
 }
 
 fn work(number: u64, huge: bool, end: Instant, rounds: &AtomicU64) -> Outcome {
-    let mut dice = Dice(number << 32);
+    let mut dice = Dice::new(number << 32);
     let mut model = Model::new(huge)?;
     let mut round = 0;
     while Instant::now() < end {
         round += 1;
-        let pages = dice.pages();
+        let pages = some_pages(&mut dice);
         match dice.below(12) {
             0..=2 => model.write(pages, number << 32 | round),
             3..=5 => model.verify(pages)?,
@@ -168,7 +159,7 @@ fn work(number: u64, huge: bool, end: Instant, rounds: &AtomicU64) -> Outcome {
 
 /// Sends parts of everything between two addresses somewhere.
 fn send(device: &Device, number: u64, around: Range, over: &AtomicBool) -> Outcome {
-    let mut dice = Dice(number << 40);
+    let mut dice = Dice::new(number << 40);
     while !over.load(Ordering::Acquire) {
         let pages = (around.len >> 12) as usize;
         let start = dice.below(pages) as u64;

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What an actor does, in which order: a function of the seed and of the actor, and of nothing else.
+
+use crate::pattern::{Dice, word};
+use std::fmt;
+use std::ops::Range;
+
+/// Pages of an actor's memory.
+pub const PAGES: usize = 1024;
+/// Pages of a huge page.
+pub const BLOCK: usize = 512;
+
+/// Declares the kinds of steps with the name and the weight of each.
+macro_rules! kinds {
+    ($($kind:ident $name:literal $weight:literal $what:literal,)+) => {
+        /// A kind of step.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $(#[doc = $what] $kind,)+
+        }
+
+        /// Kind, name, how often among the others, and what it is.
+        pub const KINDS: &[(Kind, &str, usize, &str)] = &[$((Kind::$kind, $name, $weight, $what),)+];
+    };
+}
+
+kinds! {
+    Write "write" 14 "the CPU writes",
+    Verify "verify" 12 "the CPU reads and compares",
+    ToDevice "to-device" 16 "migrate to a device",
+    ToDeviceHoles "to-device-holes" 4 "the same, with pages never touched",
+    ToRam "to-ram" 6 "migrate back on request",
+    DeviceWrite "device-write" 5 "the device writes through its page table",
+    DeviceRead "device-read" 5 "the device reads, and that is compared",
+    Exclusive "exclusive" 2 "the device takes pages for itself alone",
+    Snapshot "snapshot" 2 "the device looks where pages are",
+    Release "release" 1 "everything on a device comes home, whoever owns it",
+    Fail "fail" 2 "a device fails a few times at one leg",
+    ReadOnly "read-only" 3 "mprotect: read only, until something writes",
+    NoAccess "no-access" 1 "mprotect: nothing allowed, until something writes",
+    Discard "discard" 4 "madvise(DONTNEED)",
+    Collapse "collapse" 3 "madvise(COLLAPSE) of 2 MiB",
+    NoHuge "no-huge" 1 "madvise(NOHUGEPAGE)",
+    Huge "huge" 2 "madvise(HUGEPAGE)",
+    PageOut "page-out" 5 "madvise(PAGEOUT): to swap",
+    Reclaim "reclaim" 1 "the memory cgroup of the process gives up some MiB: to swap",
+    Move "move" 3 "mremap onto other pages",
+    MoveLeaving "move-leaving" 1 "the same with DONTUNMAP",
+    Unmap "unmap" 2 "munmap; mapped anew by what writes there",
+    Fork "fork" 2 "a child compares, writes, migrates and ends, sometimes by kill -9",
+    RemoteRead "remote-read" 4 "process_vm_readv",
+    RemoteWrite "remote-write" 3 "process_vm_writev",
+    Splice "splice" 3 "vmsplice: pages in a pipe while they are to migrate",
+    Direct "direct" 3 "O_DIRECT to a disk and back",
+}
+
+/// What a step is called.
+pub fn name(kind: Kind) -> &'static str {
+    KINDS[kind as usize].1
+}
+
+/// Who acts: a process, how many before it had its number, and a thread of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub process: usize,
+    pub generation: usize,
+    pub thread: usize,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            process,
+            generation,
+            thread,
+        } = self;
+        write!(f, "{process}.{generation}.{thread}")
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub number: usize,
+    pub kind: Kind,
+    pub pages: Range<usize>,
+    /// 0 or 1.
+    pub device: usize,
+    /// For whatever else there is to choose.
+    pub choice: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, end } = self.pages;
+        write!(
+            f,
+            "#{} {} of pages {start}..{end}",
+            self.number,
+            name(self.kind)
+        )?;
+        write!(
+            f,
+            " (device {}, choice {:x})",
+            self.device,
+            self.choice & 0xffff
+        )
+    }
+}
+
+/// The steps of an actor, without end.
+pub struct Plan {
+    dice: Dice,
+    next: usize,
+    total: usize,
+}
+
+impl Plan {
+    pub fn new(seed: u64, actor: Actor) -> Self {
+        Self {
+            dice: Dice::new(key(seed, actor)),
+            next: 0,
+            total: KINDS.iter().map(|kind| kind.2).sum(),
+        }
+    }
+
+    /// Often few pages, sometimes all of a huge page or more.
+    fn pages(&mut self) -> Range<usize> {
+        let most = [1, 2, 4, 4, 8, 16, 16, 100][self.dice.below(8)];
+        let start = self.dice.below(PAGES);
+        if self.dice.below(80) == 0 {
+            let block = start / BLOCK * BLOCK;
+            return block..block + BLOCK;
+        }
+        start..(start + 1 + self.dice.below(most)).min(PAGES)
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        let mut point = self.dice.below(self.total);
+        let kind = KINDS.iter().find(|kind| {
+            let here = point < kind.2;
+            point = point.wrapping_sub(kind.2);
+            here
+        })?;
+        let number = self.next;
+        self.next += 1;
+        Some(Step {
+            number,
+            kind: kind.0,
+            pages: self.pages(),
+            device: self.dice.below(2),
+            choice: self.dice.any(),
+        })
+    }
+}
+
+/// A number for an actor.
+fn key(seed: u64, actor: Actor) -> u64 {
+    let who = actor.process << 48 | actor.thread << 40 | actor.generation;
+    word(seed, who)
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every thread has done its steps and found its memory right.
+    Exit,
+    /// By kill -9, when every thread has done its steps.
+    KilledAtRest,
+    /// By kill -9 of its first thread, whatever the others are doing.
+    KilledInFlight,
+}
+
+/// How many steps each thread of a process takes, and how it ends.
+pub fn life(seed: u64, process: usize, generation: usize) -> (usize, End) {
+    let mut dice = Dice::new(word(!seed, process << 32 | generation));
+    let end = [
+        End::Exit,
+        End::KilledAtRest,
+        End::KilledInFlight,
+        End::KilledInFlight,
+    ][dice.below(4)];
+    let most = [60, 300, 900][dice.below(3)];
+    (20 + dice.below(most), end)
+}
+
+/// The contents of a page that a step has written. Never 0, which stands for zeroes.
+pub fn contents(seed: u64, actor: Actor, step: usize, page: usize) -> u64 {
+    word(key(seed, actor), (1 << 50) | step << 12 | page) | 1
+}
