@@ -10,6 +10,25 @@ dist: core ## make the release archive: all sources and the core's object, so th
 	@mkdir -p $(DIST)
 	@sh install/dist.sh $(DIST)/hmm-devmem-$(HMM_VERSION).tar.xz target/core/hmm_core.o
 
+.PHONY: deb
+deb: dist ## make the Debian packages from the release archive: modules for DKMS, headers for other modules
+	@sh install/deb.sh $(DIST)/hmm-devmem-$(HMM_VERSION).tar.xz $(DIST)
+
+# --- Signing, for Secure Boot ---
+KEY  ?=
+CERT ?=
+
+.PHONY: sign sign-key
+sign: sign-key modules ## sign the modules with a key of yours: make sign KEY=mok.key CERT=mok.der (DKMS signs by itself)
+	@sh install/sign.sh $(KDIR) "$(KEY)" "$(CERT)" $(OUT)/*.ko
+sign-key:
+	@test -n "$(KEY)" -a -n "$(CERT)" || sh install/sign.sh "" "" ""
+
+.PHONY: doctor
+doctor: ## what works on this machine and what stands in the way (KVER= or KDIR= for another kernel)
+	@sh install/doctor.sh $(if $(filter file undefined,$(origin KVER)),,--kver "$(KVER)") \
+		$(if $(filter file undefined,$(origin KDIR)),,--kdir "$(KDIR)") || test $$? = 1
+
 .PHONY: test-install
 test-install: setup core ## test what gets the modules onto other machines: archive, packages, DKMS, signatures
 	@$(PYTHON) tests/vm/install.py

@@ -14,6 +14,7 @@ from pathlib import Path
 import boot
 import build
 import disk
+import doctor
 import install
 import kernel
 import klog
@@ -47,6 +48,7 @@ def everything(only: list[str], every: bool = False) -> int:
         generated(results)
         core(results)
         install.everything(results)
+        doctor.tests(results)
         host(results)
         user_programs()
         for line in lines:

@@ -63,9 +63,14 @@ def _make(name: str, place: Path, entry: dict[str, list[str]]) -> None:
 
 def command(place: Path, tree: Path, build: Path, words: list[str]) -> list[str]:
     """The command that runs `words` in a root, with a kernel's tree in its usual places and `build` at /build."""
-    binds: list[tuple[Path, str]] = [(build, "build")]
+    binds = [(build, "build")]
     binds += [(tree / folder, folder) for folder in ("usr/src", "usr/lib/modules")]
     binds += [(tools, f"usr/lib/{tools.name}") for tools in sorted((tree / "usr/lib").glob("linux-kbuild-*"))]
+    return enter(place, binds, words)
+
+
+def enter(place: Path, binds: list[tuple[Path, str]], words: list[str]) -> list[str]:
+    """The command that runs `words` in a root, with each path of this machine mounted where it is wanted there."""
     script = ["set -e"]
     arguments: list[str] = []
     for source, target in binds:
