@@ -40,14 +40,12 @@ documents() {
 	mkdir -p "$doc"
 	gzip -9n <"$src/README.md" >"$doc/README.md.gz"
 	cat >"$doc/copyright" <<END
-Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
-Upstream-Name: $name
+$name $version
 
-Files: *
 Copyright: 2026 The hmm-devmem authors
-License: GPL-2
- On Debian systems the text of the GNU General Public License, version 2,
- is in /usr/share/common-licenses/GPL-2.
+
+License: GPL-2.0. On Debian systems the text of the GNU General Public License,
+version 2, is in /usr/share/common-licenses/GPL-2.
 END
 	cat >"$work/changelog" <<END
 $name ($version) unstable; urgency=medium

@@ -112,22 +112,27 @@ option() {
 		sed -n "s/^CONFIG_$1=//p" | sed 's/"//g; q' | grep . || echo n
 }
 
+# Both are long: looked through once, for all that is asked of them.
+exports=
+case $symbols in
+*kallsyms) exports=$(sed -n 's/.* __ksymtab_\(hmm_range_fault\|migrate_vma_setup\|devm_request_free_mem_region\|make_device_exclusive\)$/\1/p' "$symbols") ;;
+?*) exports=$(cut -f 2 "$symbols") ;;
+esac
+types=
+[ -z "$btf" ] || types=$(tr '\000' '\n' <"$btf" | grep -x 'MEMORY_DEVICE_COHERENT\|MIGRATE_VMA_SELECT_COMPOUND')
+
+# among NAME LIST: yes or no
+among() { if printf '%s\n' "$2" | grep -qx "$1"; then echo yes; else echo no; fi; }
+
 # exported NAME: yes, no, or unknown
-exported() {
-	case $symbols in
-	'') echo unknown ;;
-	*kallsyms) if grep -q " __ksymtab_$1\$" "$symbols"; then echo yes; else echo no; fi ;;
-	*) if grep -q "	$1	" "$symbols"; then echo yes; else echo no; fi ;;
-	esac
-}
+exported() { if [ -n "$symbols" ]; then among "$1" "$exports"; else echo unknown; fi; }
 
 # declared NAME HEADER: whether a header, or the running kernel's own types, know a name
 declared() {
 	if [ -n "$common" ] && [ -r "$common/include/linux/$2" ]; then
 		if grep -qw "$1" "$common/include/linux/$2"; then echo yes; else echo no; fi
 	elif [ -n "$btf" ]; then
-		# Names end with NUL there, and not every grep looks behind one.
-		if tr '\000' '\n' <"$btf" | grep -qx "$1"; then echo yes; else echo no; fi
+		among "$1" "$types"
 	else
 		echo unknown
 	fi

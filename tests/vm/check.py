@@ -210,6 +210,7 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     tree = Tree(boot.place_for(found, machine.name) / "tree")
     tree.add_modules(modules, machine)
     disk.equip(tree, found)
+    doctor.equip(tree, found)
     suite.equip(tree, suite.needs(chosen))
     load, caps = boot.Job("modules-load", "/modules/load", 60), boot.Job("capabilities", f"cat {CAPS}", 10)
     last = [boot.Job("modules-unload", "/modules/unload", 120),

@@ -15,6 +15,7 @@ import cache
 import check
 import demo
 import disk
+import doctor
 import kernel
 import klog
 import readme
@@ -35,6 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     tree = Tree(boot.place_for(found, "run") / "tree")
     tree.add_modules(modules.modules, machine)
     disk.equip(tree, found)
+    doctor.equip(tree, found)
     usual = suite.needs(suite.programs("test") + suite.programs("demo")) if suite.LIST.exists() else []
     suite.equip(tree, [name for name in usual if "/" not in name or (cache.TREE / name).exists()])
     suite.equip(tree, [str(file) for file in arguments.file])

@@ -186,7 +186,7 @@ def _kernel_package(step: Step, place: Path, what: str, release: str) -> None:
 
 def _distribution(results: Results, name: str, ours: dict[str, Path]) -> None:
     group = f"{GROUP} {name}"
-    kernels = [kernel.fetch(line) for line in kernel.lines() if line.root == name][:2]
+    kernels = [kernel.fetch(line) for line in kernel.lines() if line.root == name and line.runs][:2]
     environment = root.get(f"install-{name}")
     place = PLACE / f"machine-{name}"
     with Step(f"packages on {name}", f"install-{name}") as step:
