@@ -4,7 +4,7 @@
 # object serves every kernel; rust/core.sh makes and checks it.
 # HMM_RUSTC= names a rustc to use instead of the one that the script would pick.
 
-HMM_CORE_SRC := $(addprefix rust/,lib.rs evict.rs ffi.rs frames.rs map.rs nodes.rs plan.rs port.rs \
+HMM_CORE_SRC := $(addprefix rust/,lib.rs density.rs evict.rs ffi.rs frames.rs map.rs nodes.rs plan.rs port.rs \
 		port_sys.rs region.rs retired.rs types.rs window.rs)
 
 .PHONY: core

@@ -9,13 +9,14 @@
 //! Reading order is a page's journey: [`plan`] asks [`frames`] for device
 //! frames and turns the answer into copy segments; [`retired`] knows which frames
 //! are not to be had any more; [`window`] says how much a
-//! CPU fault brings back; [`evict`] finds what is resident; [`region`] lays all
+//! CPU fault brings back, and [`density`] which of a block; [`evict`] finds what is resident; [`region`] lays all
 //! of it out in the lent memory; [`ffi`] is the border to C. Apart from these,
 //! [`map`] knows what is where in an address space, in memory from [`nodes`].
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod density;
 pub mod evict;
 #[cfg(not(loom))]
 pub mod ffi;

@@ -92,7 +92,7 @@ fn range() -> impl Strategy<Value = (u64, u64)> {
         1 => (0..40u64).prop_map(|x| (1 << 36) - 20 + x),
         1 => (1..3000u64).prop_map(|x| MAX_PAGE - x),
         2 => (0..1000u64).prop_map(|x| 0x7_f123_4000 + x),
-        1 => (0..MAX_PAGE),
+        1 => 0..MAX_PAGE,
     ];
     let len = prop_oneof![
         6 => 1..20u64,
