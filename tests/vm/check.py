@@ -19,6 +19,7 @@ import install
 import kernel
 import klog
 import ktap
+import objects
 import rules
 import sanitizer
 import selftests
@@ -182,6 +183,7 @@ def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[
     objtool = sum("objtool" in text for text in modules.complaints)
     results.add(f"build {line.name}", f"modules for {found.release} {found.version} without a complaint",
                 not modules.complaints, modules.complaints)
+    objects.tests(results, found, modules)
     rows = []
     for name in machines:
         first = len(results.tests)
