@@ -59,6 +59,14 @@ test: setup ## run every test: host, generated files, modules, virtual machines 
 test-api: setup core ## run the tests of the 4.14 to 5.2 API alone, and show which probe driver uses which symbol (KERNEL=)
 	@$(PYTHON) tests/vm/api.py $(KERNEL:%=--kernel %)
 
+.PHONY: test-all matrix matrix-build
+test-all: setup ## run every test in every machine of every kernel, with all sanitizer kernels (hours; KERNEL= for one kernel only)
+	@$(VM) test --every $(KERNEL:%=--kernel %)
+matrix: setup ## build for every kernel of tests/vm/kernels.toml and boot each: target/matrix.json (KERNEL= for one only)
+	@$(VM) matrix $(KERNEL:%=--kernel %)
+matrix-build: setup ## the same without booting anything
+	@$(VM) matrix --build-only $(KERNEL:%=--kernel %)
+
 .PHONY: demo
 demo: setup ## boot stock kernels and show pages of real programs living in device memory (KERNEL= for one kernel only)
 	@$(VM) demo $(KERNEL:%=--kernel %)

@@ -117,4 +117,4 @@ def _make(step: Step, environment: Path, kernel: Kernel, place: Path, words: lis
     if kernel.line.cc:
         make.insert(-1, f"CC={kernel.line.cc}")
     step.run(root.command(environment, kernel.tree, place, make), shown=["(in", f"{environment.name})", *make],
-             hint=f"make vm KERNEL={kernel.line.name} builds only this and boots it")
+             hint=f"make matrix-build KERNEL={kernel.line.name} builds only this")

@@ -20,6 +20,7 @@ import kernel
 import klog
 import ktap
 import objects
+import probes
 import rules
 import sanitizer
 import selftests
@@ -53,7 +54,11 @@ def everything(only: list[str], every: bool = False) -> int:
         host(results)
         user_programs()
         for line in lines:
-            one_kernel(results, line, line.machines(every))
+            try:
+                one_kernel(results, line, line.machines(every))
+            except Failure as failure:  # the next kernel may do
+                failure.show(sys.stdout)
+                results.add(f"build {line.name}", failure.what, False)
     except Failure as failure:
         failure.show(sys.stdout)
         results.add("machinery", failure.what, False)
@@ -184,6 +189,8 @@ def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[
     results.add(f"build {line.name}", f"modules for {found.release} {found.version} without a complaint",
                 not modules.complaints, modules.complaints)
     objects.tests(results, found, modules)
+    wrong = probes.wrong(line, modules.place / "c" / "compat" / "conf.h")
+    results.add(f"build {line.name}", "every compile probe is answered as in tests/vm/probes.table", not wrong, wrong)
     rows = []
     for name in machines:
         first = len(results.tests)

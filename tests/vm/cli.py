@@ -18,6 +18,7 @@ import disk
 import doctor
 import kernel
 import klog
+import matrix
 import readme
 import selftests
 import suite
@@ -64,18 +65,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _test(arguments: argparse.Namespace) -> int:
     """Run all tests, or those of the chosen kernels."""
-    return check.everything(arguments.kernel)
+    return check.everything(arguments.kernel, arguments.every)
 
 
-def _build(arguments: argparse.Namespace) -> int:
-    """Build the modules for the chosen kernels, or for all of the list, and show every complaint."""
-    complaints = 0
-    for line in map(kernel.line, arguments.kernel) if arguments.kernel else kernel.lines():
-        modules = build.build(kernel.fetch(line))
-        complaints += len(modules.complaints)
-        for text in modules.complaints:
-            print(f"  ! {text}")
-    return 1 if complaints else 0
+def _matrix(arguments: argparse.Namespace) -> int:
+    """Build for every kernel of the list, boot each in all its machines, and judge every row."""
+    return matrix.run([kernel.line(name).name for name in arguments.kernel], arguments.build_only)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -129,11 +124,13 @@ def main() -> int:
 
     test = commands.add_parser("test", help=_test.__doc__)
     test.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
+    test.add_argument("--every", action="store_true", help="in every machine of the list, also those that make test leaves out")
     test.set_defaults(call=_test)
 
-    make = commands.add_parser("build", help=_build.__doc__)
-    make.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
-    make.set_defaults(call=_build)
+    grid = commands.add_parser("matrix", help=_matrix.__doc__)
+    grid.add_argument("--kernel", action="append", default=[], help="only this kernel of the list; may be repeated")
+    grid.add_argument("--build-only", action="store_true", help="boot nothing")
+    grid.set_defaults(call=_matrix)
 
     show = commands.add_parser("demo", help=_demo.__doc__)
     show.add_argument("--kernel", help="one kernel of the list; its first machine is shown")

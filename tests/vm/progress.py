@@ -15,6 +15,8 @@ from typing import TextIO
 import cache
 
 TAIL = 30
+# Every step that ended, and how many seconds it took.
+DONE: list[tuple[str, float]] = []
 
 
 class Failure(Exception):
@@ -77,6 +79,7 @@ class Step:
         if sys.stdout.isatty():
             sys.stdout.write("\r\x1b[K")
         mark = "FAILED" if kind else "ok"
+        DONE.append((self.title, round(self.elapsed(), 1)))
         note = f"  {self.note}" if self.note else ""
         print(f"  {self.title:<44} {self.elapsed():7.1f} s  {mark}{note}", flush=True)
 

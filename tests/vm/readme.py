@@ -26,11 +26,13 @@ def _driver() -> str:
 
 def _results() -> dict[str, str]:
     parts = {}
-    demo, bench = cache.TARGET / "demo" / "demo.txt", cache.TARGET / "bench-vm.md"
+    demo, bench, matrix = cache.TARGET / "demo" / "demo.txt", cache.TARGET / "bench-vm.md", cache.TARGET / "matrix.md"
     if demo.exists():
         parts["demo"] = _code(demo.read_text())
     if bench.exists():
         parts["bench"] = bench.read_text().strip()
+    if matrix.exists():
+        parts["matrix"] = matrix.read_text().strip()
     return parts
 
 

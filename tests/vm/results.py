@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cache
+import progress
 
 
 @dataclass
@@ -25,7 +26,8 @@ class Test:
 class Results:
     """The results so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "test") -> None:
+        self.name = name
         self.tests: list[Test] = []
         self._begin = time.monotonic()
 
@@ -55,16 +57,16 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"passed": self.count("passed"), "failed": self.count("failed"),
                                     "skipped": self.count("skipped"), "seconds": round(time.monotonic() - self._begin, 1),
-                                    "tests": [asdict(test) for test in self.tests]}, indent=1) + "\n")
+                                    "steps": progress.DONE, "tests": [asdict(test) for test in self.tests]}, indent=1) + "\n")
 
     def close(self) -> int:
         """Print what failed and the closing line; the exit code."""
-        self.write(cache.TARGET / "test.json")
+        self.write(cache.TARGET / f"{self.name}.json")
         failed = [test for test in self.tests if test.verdict == "failed"]
         if failed:
             print("\nfailed:")
             for test in failed:
                 print(f"  {test.group}: {test.name}")
-        print(f"\nfinished in {time.monotonic() - self._begin:.0f} s; results: target/test.json")
+        print(f"\nfinished in {time.monotonic() - self._begin:.0f} s; results: target/{self.name}.json")
         print(f"{self.count('passed')} passed, {self.count('failed')} failed, {self.count('skipped')} skipped", flush=True)
         return 1 if failed or not self.count("passed") else 0

@@ -13,7 +13,10 @@ import readme
 
 # Files whose form has no place for a licence line.
 _NO_LICENCE_LINE = {"COPYING", "Cargo.lock", ".gitignore"}
-_VERSION_IF = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b.*\b(?:LINUX_VERSION_CODE|KERNEL_VERSION|RHEL_|CONFIG_\w+|HMM_HAVE_\w+)")
+_BRANCH = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b")
+# The only questions that a source file may ask of the preprocessor: which of the old APIs its client wants, whether it is
+# read by a kernel at all, and what it defines or is told by its own Kbuild.
+_OWN_WORDS = re.compile(r"HMM_API|__KERNEL__|__cplusplus|__noreturn|TRACE_HEADER_MULTI_READ|HMM_DRAFT_\w+|PROBE_\w+|\w+_H")
 # Split, so that this file does not break its own rules.
 _OPEN_ENDS = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b")
 _ADDRESS = re.compile(r"\b(?:https?|ftp)://[\w.-]+\.[a-z]{2,}", re.IGNORECASE)
@@ -31,13 +34,21 @@ def files() -> list[Path]:
 
 
 def _version_branches() -> Iterator[str]:
-    """Branches on a version or a feature; `#ifndef X` right before `#define X` is a default, not a branch."""
-    for hit in _lines(_is_kernel_code, _VERSION_IF):
+    """Branches on anything that a kernel decides."""
+    for hit in _lines(_is_kernel_code, _BRANCH):
         name, number, text = hit.split(":", 2)
-        following = (cache.TREE / name).read_text().splitlines()[int(number):][:1]
-        default = re.fullmatch(r"\s*#\s*ifndef\s+(\w+)\s*", text)
-        if not (default and following and re.match(rf"\s*#\s*define\s+{default[1]}\b", following[0])):
+        following = (cache.TREE / name).read_text().splitlines()[int(number):][:2]
+        if not is_own_question(text.strip(), following):
             yield hit
+
+
+def is_own_question(text: str, following: list[str]) -> bool:
+    """Whether a branch asks nothing of the kernel; `#ifndef X` right before `#define X` is a default, not a branch."""
+    default = re.fullmatch(r"#\s*ifndef\s+(\w+)", text)
+    if default and any(re.match(rf"\s*#\s*define\s+{default[1]}\b", line) for line in following):
+        return True
+    words = re.findall(r"[A-Za-z_]\w*", text)[1:]
+    return all(word == "defined" or _OWN_WORDS.fullmatch(word) for word in words) and not text.endswith("\\")
 
 
 def _lines(wanted: Callable[[Path], bool], pattern: re.Pattern[str]) -> Iterator[str]:
@@ -60,7 +71,8 @@ def _is_code(name: Path) -> bool:
 
 
 def _is_kernel_code(name: Path) -> bool:
-    return name.suffix in (".c", ".h") and name.parts[0] == "c" and name.parts[1] != "compat"
+    place = name.parts[:2]
+    return name.suffix in (".c", ".h", ".S") and (place[0] == "c" and place[1] != "compat" or place == ("tests", "kmod"))
 
 
 RULES: dict[str, Callable[[], Iterator[str]]] = {

@@ -13,6 +13,7 @@ import demo
 import kernel
 import klog
 import ktap
+import rules
 import sanitizer
 from results import Results
 
@@ -106,6 +107,18 @@ class List(unittest.TestCase):
     def test_names_are_unique(self) -> None:
         names = [line.name for line in kernel.lines()]
         self.assertEqual(len(names), len(set(names)))
+
+
+class Rules(unittest.TestCase):
+    def test_branches(self) -> None:
+        for text in ("#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)", "#ifdef CONFIG_DEVICE_PRIVATE", "#if HMM_HAVE_FOLIO",
+                     "#ifdef MIGRATE_PFN_COMPOUND", "#if HMM_KERNEL_PRIVATE", "#elif IS_ENABLED(CONFIG_X)", "#ifndef vma_lookup",
+                     "#if defined(HMM_API) && \\"):
+            self.assertFalse(rules.is_own_question(text, ["int x;"]), text)
+        for text in ("#if HMM_API < 414 || (HMM_API > 420 && HMM_API < 500)", "#ifdef __KERNEL__", "#elif !defined(__noreturn)",
+                     "#if !defined(HMM_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)"):
+            self.assertTrue(rules.is_own_question(text, ["int x;"]), text)
+        self.assertTrue(rules.is_own_question("#ifndef MIGRATE_PFN_LOCKED", ["#define MIGRATE_PFN_LOCKED 0"]))
 
 
 class Sanitizer(unittest.TestCase):
