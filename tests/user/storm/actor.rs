@@ -4,6 +4,7 @@
 use crate::arena::{Arena, Mismatch, Result, Stop, block_of, expected};
 use crate::board::Board;
 use crate::plan::{Actor, Kind, PAGES, Plan, Step, contents, name};
+use crate::sys::errno;
 use crate::{calls, sys};
 use hmm_uapi::{Device, Direction, PAGE_SIZE, Place, Range as Span, sys as abi};
 use std::fmt::Write as _;
@@ -277,9 +278,19 @@ impl Player<'_> {
     }
 
     fn fork(&mut self, step: &Step) -> Result {
-        // SAFETY: the child uses what survives a fork of a process with threads: the C library
-        // repairs its heap, and no lock of ours is held.
-        let pid = sys::check(unsafe { libc::fork() })?;
+        let mut pid = -1;
+        for _ in 0..100 {
+            // SAFETY: the child uses what survives a fork of a process with threads: the C library
+            // repairs its heap, and no lock of ours is held.
+            pid = unsafe { libc::fork() };
+            // The kernel says so, too, when the page of a device-exclusive entry is locked by somebody
+            // at that moment (try_restore_exclusive_pte(), and dup_mm() knows one errno only).
+            if pid >= 0 || errno() != libc::ENOMEM {
+                break;
+            }
+            sys::sleep_ms(1);
+        }
+        sys::check(pid)?;
         if pid == 0 {
             let code = match self.child(step) {
                 Ok(()) => 0,
