@@ -8,7 +8,7 @@
  *
  * Every test runs in a process of its own, on every driver. Afterwards nothing may be left on
  * the device. In a machine whose reserved memory hmm_dmirror uses, the drivers get that memory
- * while they run.
+ * while they run. /dev/ram0 as swap and /dev/ram1 as a disk are used if they are there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,7 +49,12 @@ static unsigned int driver;		/* under test */
 static char why[256];			/* of the failure or the skip */
 static unsigned int tests, failures;
 
+static unsigned int loaded_ranges;	/* in /proc/iomem, with all drivers loaded */
+
 enum { PASS, FAIL, SKIP };
+
+static int reload(void);
+static int unload(void);
 
 static int stop(int verdict, const char *fmt, ...)
 {
@@ -345,6 +350,38 @@ static int after_fork(int fd)
 	return PASS;
 }
 
+/* A process fills the device and ends; what it has forked keeps the pages, without any file. */
+static int outliving(int fd)
+{
+	int pipes[2], own;
+	char *p, verdict = 9;
+	pid_t pid;
+
+	need(!pipe(pipes), "pipe");
+	pid = fork();
+	if (!pid) {
+		own = open_driver(driver);
+		p = map(N);
+		fill(p, N, 4);
+		if (all_to_device(own, p, N, PROBE_GET_LOCK))
+			_exit(1);
+		if (fork())
+			_exit(0);
+		close(own);
+		close(fd);
+		while (getppid() == pid)
+			usleep(1000);
+		usleep(30000);
+		verdict = wrong(p, N, 4) ? 1 : 0;
+		fill(p, N, 5);
+		verdict |= wrong(p, N, 5) ? 2 : 0;
+		_exit(write(pipes[1], &verdict, 1) != 1);
+	}
+	must(child_ok(pid));
+	need(read(pipes[0], &verdict, 1) == 1 && !verdict, "verdict %d", verdict);
+	return PASS;
+}
+
 static int fork_while_shared(int fd)
 {
 	char *p = map(N), *data = map(N);
@@ -449,6 +486,86 @@ static int not_anonymous(int fd)
 	p = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	need(p != MAP_FAILED, "mmap");
 	need(!device_write(fd, p, N, copy) && !wrong(p, N, 8), "shared memory is written");
+	return PASS;
+}
+
+/* A figure of /proc/vmstat. */
+static unsigned long long vmstat(const char *name)
+{
+	unsigned long long value = 0;
+	size_t length = strlen(name);
+	FILE *file = fopen("/proc/vmstat", "r");
+	char line[128];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (!strncmp(line, name, length) && line[length] == ' ')
+			value = strtoull(line + length, NULL, 10);
+	if (file)
+		fclose(file);
+	return value;
+}
+
+static int swapping(int fd)
+{
+	unsigned long long out = vmstat("pswpout"), in = vmstat("pswpin");
+	char *p = map(4 * N), line[160];
+	unsigned char kinds[N];
+	uint64_t moved = 0;
+	FILE *swaps = fopen("/proc/swaps", "r");
+	int i;
+
+	for (i = 0; swaps && fgets(line, sizeof(line), swaps); i++)
+		;
+	if (swaps)
+		fclose(swaps);
+	if (i < 2)
+		return stop(SKIP, "no swap device: this kernel has no brd.ko");
+	/* In swap: nothing that could move, and the device's access brings it in. */
+	fill(p, 4 * N, 1);
+	for (i = 0; i < 50 && vmstat("pswpout") < out + N; i++)
+		need(!madvise(p, 4 * N * PAGE, MADV_PAGEOUT), "errno %d", errno);
+	need(vmstat("pswpout") >= out + N, "only %llu pages went to swap", vmstat("pswpout") - out);
+	need(!to_device(fd, p, N, PROBE_GET_LOCK, &moved), "errno %d", errno);
+	need(moved < N, "%llu moved out of swap", (unsigned long long)moved);
+	need(!snapshot(fd, p, N, kinds, LOOK_FAULT) && !count(kinds, N, PROBE_NONE), "all come");
+	need(vmstat("pswpin") > in, "from swap");
+	need(!wrong(p, 4 * N, 1), "as they were");
+	must(all_to_device(fd, p, 4 * N, PROBE_GET_LOCK));
+	/* On the device: nothing that could be swapped out. */
+	need(!madvise(p, 4 * N * PAGE, MADV_PAGEOUT), "errno %d", errno);
+	need(!snapshot(fd, p, N, kinds, 0) && count(kinds, N, PROBE_DEVICE) == N, "they stay");
+	need(!to_ram(fd, p, 4 * N) && !wrong(p, 4 * N, 1), "home");
+	/* All ways at once. */
+	for (i = 0; i < 40; i++) {
+		size_t at = i * 13 % (3 * N);
+
+		madvise(p + at * PAGE, N * PAGE, MADV_PAGEOUT);
+		need(!to_device(fd, p, 4 * N, i % PROBE_ORDERS, &moved), "errno %d", errno);
+		need(!wrong(p + at * PAGE, 5, 1 + at * PAGE / 8), "round %d", i);
+	}
+	need(!wrong(p, 4 * N, 1), "intact");
+	return PASS;
+}
+
+/* Disk I/O past the page cache, from pages and into pages that are on the device. */
+static int direct_io(int fd)
+{
+	int disk = open("/dev/ram1", O_RDWR | O_DIRECT | O_CLOEXEC);
+	char *p = map(N), *q = map(N);
+	unsigned char kinds[N];
+
+	if (disk < 0)
+		return stop(SKIP, "no disk with O_DIRECT: this kernel has no brd.ko");
+	fill(p, N, 7);
+	must(all_to_device(fd, p, N, PROBE_GET_LOCK));
+	need(pwrite(disk, p, N * PAGE, 0) == (ssize_t)(N * PAGE), "errno %d", errno);
+	fill(q, N, 8);
+	must(all_to_device(fd, q, N, PROBE_LOCK_GET));
+	need(!snapshot(fd, q, N, kinds, 0) && count(kinds, N, PROBE_DEVICE) == N, "on the device");
+	need(pread(disk, q, N * PAGE, 0) == (ssize_t)(N * PAGE), "errno %d", errno);
+	need(!wrong(q, N, 7), "the CPU reads what was read");
+	need(!device_read(fd, q, N, p) && !wrong(p, N, 7), "so does the device");
+	close(disk);
 	return PASS;
 }
 
@@ -656,6 +773,50 @@ static int two_devices(int fd)
 	return PASS;
 }
 
+/* One driver with two ranges of memory and two mirrors of this process. */
+static int two_regions(int fd)
+{
+	struct probe_info i = info(fd);
+	uint64_t syncs[2] = { i.syncs, i.second_syncs };
+	struct probe_cmd cmd = { .npages = N };
+	char *p = map(2 * N), *copy = map(2 * N);
+	unsigned char kinds[2 * N];
+
+	if (i.regions < 2)
+		return stop(SKIP, "this driver has one");
+	fill(p, 2 * N, 1);
+	must(all_to_device(fd, p, N, PROBE_GET_LOCK));
+	cmd.addr = (uintptr_t)p + N * PAGE;
+	cmd.region = 1;
+	need(!command(fd, PROBE_TO_DEVICE, &cmd) && cmd.moved == N, "the second: %llu",
+	     (unsigned long long)cmd.moved);
+	need(info(fd).used == 2 * N, "%llu in use", (unsigned long long)info(fd).used);
+	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds, 2 * N, PROBE_DEVICE) == 2 * N, "both");
+	need(!device_read(fd, p, 2 * N, copy) && !wrong(copy, 2 * N, 1), "the device reads both");
+	/* From one to the other, without a detour. */
+	cmd.addr = (uintptr_t)p;
+	need(!command(fd, PROBE_TO_DEVICE, &cmd) && cmd.moved == N, "device to device: %llu",
+	     (unsigned long long)cmd.moved);
+	need(!snapshot(fd, p, N, kinds, 0) && count(kinds, N, PROBE_DEVICE) == N, "still there");
+	need(!device_read(fd, p, 2 * N, copy) && !wrong(copy, 2 * N, 1), "as it was");
+	need(info(fd).syncs > syncs[0] && info(fd).second_syncs > syncs[1], "both mirrors hear of it");
+
+	/* One goes, the other stays, with what it has. */
+	cmd.region = 0;
+	need(!command(fd, PROBE_TO_DEVICE, &cmd) && cmd.moved == N, "back to the first");
+	need(!ioctl(fd, PROBE_REMOVE, 1), "errno %d", errno);
+	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds, 2 * N, PROBE_DEVICE) == N &&
+	     count(kinds, 2 * N, PROBE_RAM) == N, "half of it came home");
+	need(!device_read(fd, p, 2 * N, copy) && !wrong(copy, 2 * N, 1), "the device reads it");
+	need(!wrong(p, 2 * N, 1), "so does the CPU");
+	cmd.region = 1;
+	need(command(fd, PROBE_TO_DEVICE, &cmd) == -ENODEV, "errno %d", errno);
+	cmd.region = 2;
+	need(command(fd, PROBE_TO_DEVICE, &cmd) == -EINVAL, "errno %d", errno);
+	close(fd);
+	return reload();
+}
+
 static int asks_for_home(int fd)
 {
 	char *p = map(N);
@@ -816,9 +977,6 @@ static int all_at_once(int fd)
 	return PASS;
 }
 
-static int reload(void);
-static int unload(void);
-
 /* The driver's memory goes while it is full, shared after a fork. */
 static int removal(int fd)
 {
@@ -833,7 +991,7 @@ static int removal(int fd)
 		usleep(200000);
 		_exit(wrong(p, 4 * N, 1) ? 1 : 0);
 	}
-	need(!ioctl(fd, PROBE_REMOVE), "errno %d", errno);
+	need(!ioctl(fd, PROBE_REMOVE, 0), "errno %d", errno);
 	need(!info(fd).used, "%llu in use", (unsigned long long)info(fd).used);
 	need(!snapshot(fd, p, N, kinds, 0) && count(kinds, N, PROBE_RAM) == N, "all at home");
 	need(!wrong(p, 4 * N, 1), "intact");
@@ -856,12 +1014,39 @@ static int unloading(int fd)
 	return reload();
 }
 
+/* How many ranges of memory the drivers have in /proc/iomem. */
+static unsigned int ranges(void)
+{
+	FILE *file = fopen("/proc/iomem", "r");
+	unsigned int found = 0;
+	char line[160];
+
+	while (file && fgets(line, sizeof(line), file))
+		found += strstr(line, "hmm_device") || strstr(line, "hmm_probe");
+	if (file)
+		fclose(file);
+	return found;
+}
+
+/* Memory that was given up is taken away once the last process that had a page of it is gone. */
+static int all_reaped(void)
+{
+	unsigned int i;
+
+	/* Coherent memory has no range of its own there; who reaps looks once a second. */
+	if (!is_private())
+		return sleep(3) ? FAIL : PASS;
+	for (i = 0; i < 100 && ranges() >= loaded_ranges; i++)
+		usleep(100000);
+	need(i < 100, "%u ranges, the lost memory stays in /proc/iomem", ranges());
+	return PASS;
+}
+
 /* A driver that cannot bring home: no zeroes, no endless wait. */
 static int hopeless_removal(int fd)
 {
-	char *p = map(N), line[128];
+	char *p = map(N);
 	pid_t pid;
-	int i;
 
 	if (!is_private())
 		return stop(SKIP, "the CPU can always read coherent memory");
@@ -874,7 +1059,7 @@ static int hopeless_removal(int fd)
 		if (all_to_device(own, p, N, 0))
 			_exit(1);
 		fail(own, PROBE_FAIL_COPY);
-		if (ioctl(own, PROBE_REMOVE))
+		if (ioctl(own, PROBE_REMOVE, 0))
 			_exit(2);
 		if (!is_bus(p) || !is_bus(p + (N - 1) * PAGE))
 			_exit(3);
@@ -882,16 +1067,61 @@ static int hopeless_removal(int fd)
 	}
 	must(child_ok(pid));
 	system("echo 10 >/sys/module/hmm_devmem/parameters/remove_patience");
-	/* The rest is taken away once the process is gone. */
-	for (i = 0; i < 50; i++) {
-		snprintf(line, sizeof(line), "test $(grep -c 'hmm_device\\|hmm_probe' /proc/iomem) = %zu",
-			 DRIVERS - 1);
-		if (!system(line))
-			break;
-		usleep(100000);
-	}
-	need(i < 50, "the range of the lost memory stays in /proc/iomem");
+	must(all_reaped());
 	close(fd);
+	return reload();
+}
+
+/*
+ * Who removes the memory is killed while it waits for pages that cannot come home: it ends at once, nobody
+ * finds zeroes, and the memory goes when the last page has.
+ */
+static int killed_remover(int fd)
+{
+	int gate[2], ready[2], pages[2], status, i;
+	char *p = map(N), byte = 0;
+	pid_t owner, remover;
+
+	need(!pipe(gate) && !pipe(ready) && !pipe(pages), "pipe");
+	owner = fork();
+	if (!owner) {
+		int own = open_driver(driver);
+		struct iovec v = { p, 10 * PAGE };
+
+		fill(p, N, 1);
+		if (all_to_device(own, p, N, PROBE_GET_LOCK))
+			_exit(1);
+		if (is_private())
+			fail(own, PROBE_FAIL_LAZY);
+		else if (vmsplice(pages[1], &v, 1, 0) != (ssize_t)(10 * PAGE))
+			_exit(2);
+		close(own);
+		if (write(ready[1], "", 1) != 1 || read(gate[0], &byte, 1) != 1)
+			_exit(3);
+		/* What could not come home is lost, and says so, or was never lost. */
+		for (i = 0; i < N; i++)
+			if (!is_bus(p + i * PAGE) && wrong(p + i * PAGE, 1, 1 + i * PAGE / 8))
+				_exit(4);
+		_exit(0);
+	}
+	need(read(ready[0], &byte, 1) == 1, "the owner is not ready");
+	remover = fork();
+	if (!remover)
+		_exit(ioctl(fd, PROBE_REMOVE, 0) ? 1 : 0);
+	usleep(700000);
+	need(!waitpid(remover, &status, WNOHANG), "the remover did not have to wait");
+	kill(remover, SIGKILL);
+	for (i = 0; i < 300 && !waitpid(remover, &status, WNOHANG); i++)
+		usleep(10000);
+	need(i < 300, "three seconds after kill -9 the remover is still there");
+	need(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "status %#x", status);
+	/* Lets the owner and the pinned pages go. */
+	need(write(gate[1], "", 1) == 1, "write");
+	close(pages[0]);
+	close(pages[1]);
+	must(child_ok(owner));
+	close(fd);
+	must(all_reaped());
 	return reload();
 }
 
@@ -904,18 +1134,22 @@ static const struct {
 	{ "the device writes", device_writes, true },
 	{ "holes and the zero page", holes, true },
 	{ "after fork", after_fork, true },
+	{ "a child outlives its parent", outliving, true },
 	{ "pages shared by fork", fork_while_shared, true },
 	{ "mprotect, mremap, munmap, madvise", changes_of_mapping, true },
 	{ "huge pages", huge_pages, true },
 	{ "files and shared memory", not_anonymous, false },
 	{ "userfaultfd", userfault, true },
 	{ "pages taken for I/O", pinned_by_io, true },
+	{ "disk I/O past the page cache", direct_io, true },
+	{ "swap", swapping, true },
 	{ "failures on the way to the device", failing_to_device, true },
 	{ "failures on the way home", failing_to_ram, true },
 	{ "a driver that does nothing", lazy_driver, true },
 	{ "kill", killed, true },
 	{ "mirrors in any order", many_mirrors, false },
 	{ "two devices in one process", two_devices, true },
+	{ "two regions and two mirrors of one driver", two_regions, true },
 	{ "device memory on request", asks_for_home, true },
 	{ "what entries say", what_entries_say, false },
 	{ "release is called", release_is_called, false },
@@ -923,6 +1157,7 @@ static const struct {
 	{ "removal while in use", removal, true },
 	{ "unloading while in use", unloading, true },
 	{ "removal that cannot succeed", hopeless_removal, true },
+	{ "the remover is killed", killed_remover, true },
 };
 
 /* ------------------------------------------------------------------------
@@ -1138,6 +1373,7 @@ int main(int argc, char **argv)
 		snprintf(title, sizeof(title), "%s loads", drivers[k]);
 		result(load(k), title);
 	}
+	loaded_ranges = ranges();
 	for (driver = 0; driver < DRIVERS; driver++) {
 		run("the driver's own checks", selftest, false);
 		for (i = 0; i < sizeof(list) / sizeof(*list); i++)

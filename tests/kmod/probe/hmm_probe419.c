@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A driver for Linux 4.17 to 4.19: entries in its own encoding, a sync callback that is told
- * a range, memory removed with hmm_devmem_remove().
+ * a range, memory removed with hmm_devmem_remove(). It has two ranges of memory, and two mirrors
+ * of each process that uses it.
  */
 #define HMM_API 419
+#define PROBE_REGIONS 2
 #include "probe.c"
 
 static const u64 my_flags[HMM_PFN_FLAG_MAX] = {
@@ -33,6 +35,20 @@ static void my_release(struct hmm_mirror *mirror)
 static const struct hmm_mirror_ops my_mirror_ops = {
 	.release = my_release,
 	.sync_cpu_device_pagetables = my_sync,
+};
+
+static void second_sync(struct hmm_mirror *mirror, enum hmm_update_type update,
+			unsigned long start, unsigned long end)
+{
+	struct probe_file *f = container_of(mirror, struct probe_file, second);
+
+	mutex_lock(&f->lock);
+	f->second_syncs++;
+	mutex_unlock(&f->lock);
+}
+
+static const struct hmm_mirror_ops * const second_mirror_ops = &(const struct hmm_mirror_ops) {
+	.sync_cpu_device_pagetables = second_sync,
 };
 
 static int probe_look(struct probe_file *f, struct vm_area_struct *vma, unsigned long start,
@@ -94,15 +110,4 @@ static void probe_selftest_api(struct report *r, struct probe_file *f)
 	      !hmm_pfn_to_page(&range, my_values[HMM_PFN_SPECIAL]) &&
 	      hmm_pfn_to_pfn(&range, my_values[HMM_PFN_NONE]) == -1UL,
 	      "a value is no page");
-}
-
-static vm_fault_t_or_int probe_migrate_home(struct hmm_devmem *devmem,
-					    struct vm_area_struct *vma, unsigned long start,
-					    unsigned long addr, unsigned long end,
-					    struct probe_move *move)
-{
-	if (migrate_vma(&probe_to_ram_ops, vma, start, end, move->src, move->dst, move))
-		return VM_FAULT_SIGBUS;
-	return move->dst[(addr - start) >> PAGE_SHIFT] & MIGRATE_PFN_ERROR ?
-	       VM_FAULT_SIGBUS : 0;
 }

@@ -158,14 +158,3 @@ static void probe_selftest_api(struct report *r, struct probe_file *f)
 	if (ret != -EAGAIN)
 		mmap_read_unlock(current->mm);
 }
-
-static vm_fault_t_or_int probe_migrate_home(struct hmm_devmem *devmem,
-					    struct vm_area_struct *vma, unsigned long start,
-					    unsigned long addr, unsigned long end,
-					    struct probe_move *move)
-{
-	if (migrate_vma(&probe_to_ram_ops, vma, start, end, move->src, move->dst, move))
-		return VM_FAULT_SIGBUS;
-	return move->dst[(addr - start) >> PAGE_SHIFT] & MIGRATE_PFN_ERROR ?
-	       VM_FAULT_SIGBUS : 0;
-}

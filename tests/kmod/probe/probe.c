@@ -40,6 +40,11 @@
 /* Device pages that are handed out; the rest of the range stays idle. */
 #define PROBE_PAGES	8192UL
 
+/* Ranges of memory, and mirrors of each process. */
+#ifndef PROBE_REGIONS
+#define PROBE_REGIONS	1
+#endif
+
 #define LOOK_FAULT	1
 #define LOOK_WRITE	2
 #define LOOK_HOME	4
@@ -51,17 +56,21 @@ static unsigned int coherent_size_mb = 64;
 module_param(coherent_size_mb, uint, 0444);
 MODULE_PARM_DESC(coherent_size_mb, "its size in MiB");
 
-static struct probe {
-	struct hmm_device *hdev;
+struct probe_region {
 	struct hmm_devmem *devmem;
-	struct platform_device *pdev;	/* for DMA */
 	struct resource res;
-	struct mutex remove_lock;
-	spinlock_t lock;		/* the allocator */
 	unsigned long npages;
 	unsigned long *used;
 	unsigned long hint;		/* where to look for an idle page */
 	struct page **backing;		/* private memory: what is behind a device page */
+};
+
+static struct probe {
+	struct hmm_device *hdev;
+	struct platform_device *pdev;	/* for DMA */
+	struct mutex remove_lock;
+	spinlock_t lock;		/* the allocators */
+	struct probe_region regions[PROBE_REGIONS];
 	u64 handed_out;
 	u64 freed;
 	atomic64_t faults;
@@ -71,6 +80,7 @@ static struct probe {
 
 struct probe_file {
 	struct hmm_mirror mirror;
+	struct hmm_mirror second;	/* with two regions: one for each */
 	struct mm_struct *mm;
 	struct mutex lock;		/* the device's page table: what was looked at last */
 	struct hmm_range range;
@@ -79,6 +89,7 @@ struct probe_file {
 	unsigned long start;
 	unsigned long end;
 	u64 syncs;
+	u64 second_syncs;
 	u64 released;
 };
 
@@ -86,6 +97,7 @@ struct probe_move {
 	unsigned long src[PROBE_BATCH];
 	unsigned long dst[PROBE_BATCH];
 	unsigned int order;
+	struct probe_region *to;	/* the device */
 	u64 wanted;
 	u64 moved;
 };
@@ -99,6 +111,11 @@ struct report {
 };
 
 static const struct hmm_mirror_ops my_mirror_ops;
+#if PROBE_REGIONS > 1
+static const struct hmm_mirror_ops * const second_mirror_ops;
+#else
+#define second_mirror_ops NULL
+#endif
 static const struct migrate_vma_ops probe_to_ram_ops;
 static int probe_look(struct probe_file *f, struct vm_area_struct *vma, unsigned long start,
 		      unsigned long end, unsigned int how);
@@ -133,31 +150,45 @@ static bool probe_fails(unsigned int what)
 	return !(probe.fail & PROBE_FAIL_SOME) || probe.fail_turn++ % 3 == 0;
 }
 
+/* The region that is this devmem; all of them come and go together, or one after the other. */
+static struct probe_region *probe_region_of(const struct hmm_devmem *devmem)
+{
+	struct probe_region *region;
+
+	for (region = probe.regions; region < probe.regions + PROBE_REGIONS; region++)
+		if (devmem && region->devmem == devmem)
+			return region;
+	return NULL;
+}
+
+/* NULL: not a page of ours. */
+static struct probe_region *probe_mine(struct page *page)
+{
+	return page ? probe_region_of(hmm_devmem_of_page(page)) : NULL;
+}
+
 static struct page *probe_backing(struct page *page)
 {
-	return probe.backing ? probe.backing[hmm_devmem_page_get_drvdata(page) - 1] : page;
+	struct probe_region *region = probe_mine(page);
+
+	return region->backing ? region->backing[hmm_devmem_page_get_drvdata(page) - 1] : page;
 }
 
-static bool probe_mine(struct page *page)
-{
-	return page && probe.devmem && hmm_devmem_of_page(page) == probe.devmem;
-}
-
-static struct page *probe_pick(void)
+static struct page *probe_pick(struct probe_region *region)
 {
 	unsigned long at;
 
 	spin_lock_irq(&probe.lock);
-	at = find_next_zero_bit(probe.used, probe.npages, probe.hint);
-	if (at >= probe.npages)
-		at = find_first_zero_bit(probe.used, probe.npages);
-	if (at < probe.npages) {
-		__set_bit(at, probe.used);
-		probe.hint = at + 1;
+	at = find_next_zero_bit(region->used, region->npages, region->hint);
+	if (at >= region->npages)
+		at = find_first_zero_bit(region->used, region->npages);
+	if (at < region->npages) {
+		__set_bit(at, region->used);
+		region->hint = at + 1;
 		probe.handed_out++;
 	}
 	spin_unlock_irq(&probe.lock);
-	return at < probe.npages ? pfn_to_page(probe.devmem->pfn_first + at) : NULL;
+	return at < region->npages ? pfn_to_page(region->devmem->pfn_first + at) : NULL;
 }
 
 /* The page is idle: take it, as far as that comes before the copy. */
@@ -182,7 +213,7 @@ static void probe_take(struct page *page, unsigned int order)
 		lock_page(page);
 		break;
 	case PROBE_PAGE_GET:
-		hmm_devmem_page_get(probe.devmem, page_to_pfn(page));
+		hmm_devmem_page_get(probe_mine(page)->devmem, page_to_pfn(page));
 		break;
 	default:
 		get_page(page);
@@ -192,10 +223,12 @@ static void probe_take(struct page *page, unsigned int order)
 static void probe_free(struct hmm_devmem *devmem, struct page *page)
 {
 	unsigned long flags, at = page_to_pfn(page) - devmem->pfn_first;
+	struct probe_region *region = probe_region_of(devmem);
 
+	if (WARN_ON(!region))
+		return;
 	spin_lock_irqsave(&probe.lock, flags);
-	WARN_ON(devmem != probe.devmem && probe.devmem);
-	WARN_ON(!__test_and_clear_bit(at, probe.used));
+	WARN_ON(!__test_and_clear_bit(at, region->used));
 	WARN_ON(hmm_devmem_page_get_drvdata(page) != at + 1);
 	/* Kept with the page; written here because drivers do. */
 	hmm_devmem_page_set_drvdata(page, at + 1);
@@ -217,18 +250,18 @@ static void to_device_alloc_and_copy(struct vm_area_struct *vma, const unsigned 
 	for (i = 0; i < (end - start) >> PAGE_SHIFT; i++) {
 		struct page *from = migrate_pfn_to_page(src[i]), *page;
 
-		if (!(src[i] & MIGRATE_PFN_MIGRATE) || probe_mine(from))
+		if (!(src[i] & MIGRATE_PFN_MIGRATE) || probe_mine(from) == move->to)
 			continue;
 		WARN_ON(from && !(src[i] & MIGRATE_PFN_LOCKED));
 		WARN_ON(!from != !(src[i] & MIGRATE_PFN_VALID));
 		WARN_ON(from && is_device_private_page(from) != !!(src[i] & MIGRATE_PFN_DEVICE));
 		/* Another driver's private memory cannot be read from here. */
-		if (src[i] & MIGRATE_PFN_DEVICE)
+		if (src[i] & MIGRATE_PFN_DEVICE && !probe_mine(from))
 			continue;
 		move->wanted++;
 		if (probe_fails(PROBE_FAIL_ALLOC))
 			continue;
-		page = probe_pick();
+		page = probe_pick(move->to);
 		if (!page)
 			continue;
 		probe_take(page, move->order);
@@ -240,7 +273,8 @@ static void to_device_alloc_and_copy(struct vm_area_struct *vma, const unsigned 
 			continue;
 		}
 		if (from)
-			copy_highpage(probe_backing(page), from);
+			copy_highpage(probe_backing(page),
+				      probe_mine(from) ? probe_backing(from) : from);
 		else
 			clear_highpage(probe_backing(page));
 		if (move->order == PROBE_GET_COPY_LOCK)
@@ -307,6 +341,19 @@ static const struct migrate_vma_ops probe_to_ram_ops = {
 	.finalize_and_map = probe_finalize_and_map,
 };
 
+#ifndef HMM_DRAFT_FAULT_RANGE
+static vm_fault_t_or_int probe_migrate_home(struct hmm_devmem *devmem,
+					    struct vm_area_struct *vma, unsigned long start,
+					    unsigned long addr, unsigned long end,
+					    struct probe_move *move)
+{
+	if (migrate_vma(&probe_to_ram_ops, vma, start, end, move->src, move->dst, move))
+		return VM_FAULT_SIGBUS;
+	return move->dst[(addr - start) >> PAGE_SHIFT] & MIGRATE_PFN_ERROR ?
+	       VM_FAULT_SIGBUS : 0;
+}
+#endif
+
 static vm_fault_t_or_int probe_fault(struct hmm_devmem *devmem, struct vm_area_struct *vma,
 				     unsigned long addr, const struct page *page,
 				     unsigned int flags, pmd_t *pmdp)
@@ -344,12 +391,15 @@ static long probe_migrate(struct probe_file *f, struct probe_cmd *cmd,
 	struct probe_move *move;
 	long ret = 0;
 
-	if (!probe.devmem)
+	if (cmd->region >= PROBE_REGIONS)
+		return -EINVAL;
+	if (!probe.regions[cmd->region].devmem)
 		return -ENODEV;
 	move = kzalloc(sizeof(*move), GFP_KERNEL);
 	if (!move)
 		return -ENOMEM;
 	move->order = cmd->order;
+	move->to = &probe.regions[cmd->region];
 	mmap_read_lock(f->mm);
 	for (; addr < end && !ret; addr = next) {
 		vma = find_vma(f->mm, addr);
@@ -539,76 +589,78 @@ static long probe_snapshot(struct probe_file *f, struct probe_cmd *cmd, unsigned
 
 static void probe_release_memory(void)
 {
+	struct probe_region *region;
 	unsigned long i;
 
-	for (i = 0; probe.backing && i < probe.npages; i++)
-		if (probe.backing[i])
-			__free_page(probe.backing[i]);
-	kvfree(probe.backing);
-	probe.backing = NULL;
+	for (region = probe.regions; region < probe.regions + PROBE_REGIONS; region++) {
+		for (i = 0; region->backing && i < region->npages; i++)
+			if (region->backing[i])
+				__free_page(region->backing[i]);
+		kvfree(region->backing);
+		bitmap_free(region->used);
+		region->backing = NULL;
+		region->used = NULL;
+	}
 }
 
-static void probe_remove(void)
+/* The last one first. */
+static void probe_remove(unsigned int from)
 {
-	struct hmm_devmem *devmem;
+	unsigned int i;
 
 	mutex_lock(&probe.remove_lock);
-	devmem = probe.devmem;
-	if (devmem) {
+	for (i = PROBE_REGIONS; i-- > from;) {
+		if (!probe.regions[i].devmem)
+			continue;
 #if defined(PROBE_PUT_ONLY)
 		hmm_device_put(probe.hdev);
 		probe.hdev = NULL;
 #elif defined(PROBE_ON_BUS)
 		device_release_driver(&probe.pdev->dev);
 #else
-		hmm_devmem_remove(devmem);
+		hmm_devmem_remove(probe.regions[i].devmem);
 #endif
-		probe.devmem = NULL;
+		probe.regions[i].devmem = NULL;
 	}
 	mutex_unlock(&probe.remove_lock);
 }
 
-/* On a device of its own, or one of a bus, which it leaves when its driver is unbound. */
-static int probe_add(struct device *device)
+static int probe_add_region(struct probe_region *region, struct device *device)
 {
+	u64 size = ((u64)coherent_size_mb << 20) / PROBE_REGIONS;
 	unsigned long i;
 
-	probe.hdev = hmm_device_new(&probe);
-	if (IS_ERR(probe.hdev))
-		return PTR_ERR(probe.hdev);
-	if (!device)
-		device = &probe.hdev->device;
 	if (coherent_start) {
-		probe.res = (struct resource) {
+		region->res = (struct resource) {
 			.name = PROBE_NAME,
-			.start = coherent_start,
-			.end = coherent_start + ((u64)coherent_size_mb << 20) - 1,
+			.start = coherent_start + (region - probe.regions) * size,
+			.end = coherent_start + (region - probe.regions + 1) * size - 1,
 			.flags = IORESOURCE_MEM,
 			.desc = IORES_DESC_DEVICE_PUBLIC_MEMORY,
 		};
-		probe.devmem = hmm_devmem_add_resource(&probe_devmem_ops, device, &probe.res);
+		region->devmem = hmm_devmem_add_resource(&probe_devmem_ops, device, &region->res);
 	} else {
-		probe.devmem = hmm_devmem_add(&probe_devmem_ops, device, 100UL << 20);
+		region->devmem = hmm_devmem_add(&probe_devmem_ops, device, 100UL << 20);
 	}
-	if (IS_ERR(probe.devmem)) {
-		int ret = PTR_ERR(probe.devmem);
+	if (IS_ERR(region->devmem)) {
+		int ret = PTR_ERR(region->devmem);
 
-		probe.devmem = NULL;
-		hmm_device_put(probe.hdev);
-		probe.hdev = NULL;
-		/* A kernel without that kind of memory: there is still the mirror. */
-		return ret == -EOPNOTSUPP ? 0 : ret;
+		region->devmem = NULL;
+		return ret;
 	}
-	probe.npages = min(probe.devmem->pfn_last - probe.devmem->pfn_first, PROBE_PAGES);
+	region->npages = min(region->devmem->pfn_last - region->devmem->pfn_first, PROBE_PAGES);
+	region->used = bitmap_zalloc(PROBE_PAGES, GFP_KERNEL);
+	if (!region->used)
+		return -ENOMEM;
 	if (!coherent_start) {
-		probe.backing = kvcalloc(probe.npages, sizeof(*probe.backing), GFP_KERNEL);
-		for (i = 0; probe.backing && i < probe.npages; i++)
-			probe.backing[i] = alloc_page(GFP_KERNEL);
-		if (!probe.backing || !probe.backing[probe.npages - 1])
+		region->backing = kvcalloc(region->npages, sizeof(*region->backing), GFP_KERNEL);
+		for (i = 0; region->backing && i < region->npages; i++)
+			region->backing[i] = alloc_page(GFP_KERNEL);
+		if (!region->backing || !region->backing[region->npages - 1])
 			return -ENOMEM;
 	}
-	for (i = 0; i < probe.npages; i++) {
-		struct page *page = pfn_to_page(probe.devmem->pfn_first + i);
+	for (i = 0; i < region->npages; i++) {
+		struct page *page = pfn_to_page(region->devmem->pfn_first + i);
 
 		if (hmm_devmem_page_get_drvdata(page))
 			return -EBADSLT;
@@ -616,6 +668,21 @@ static int probe_add(struct device *device)
 		hmm_devmem_page_set_drvdata(page, i + 1);
 	}
 	return 0;
+}
+
+/* On a device of its own, or one of a bus, which it leaves when its driver is unbound. */
+static int probe_add(struct device *device)
+{
+	unsigned int i;
+	int ret = 0;
+
+	probe.hdev = hmm_device_new(&probe);
+	if (IS_ERR(probe.hdev))
+		return PTR_ERR(probe.hdev);
+	for (i = 0; i < PROBE_REGIONS && !ret; i++)
+		ret = probe_add_region(&probe.regions[i], device ? : &probe.hdev->device);
+	/* A kernel without that kind of memory: there is still the mirror. */
+	return ret == -EOPNOTSUPP ? 0 : ret;
 }
 
 /* ------------------------------------------------------------------------
@@ -717,12 +784,12 @@ static void selftest_pages(struct report *r)
 	u64 freed;
 
 	check(r, !hmm_devmem_of_page(virt_to_page(r->text)), "RAM is not device memory");
-	check(r, hmm_devmem_pgmap_owner(probe.devmem) != NULL, "devmems have an owner");
+	check(r, hmm_devmem_pgmap_owner(probe.regions[0].devmem) != NULL, "devmems have an owner");
 	for (order = 0; order < PROBE_ORDERS; order++) {
 		for (round = 0; round < 3; round++) {
 			bool good;
 
-			page = probe_pick();
+			page = probe_pick(probe.regions);
 			if (!page)
 				break;
 			freed = probe.freed;
@@ -737,13 +804,13 @@ static void selftest_pages(struct report *r)
 			put_page(page);
 			good &= probe.freed == freed + 1 && !page_count(page) &&
 				hmm_devmem_page_get_drvdata(page) ==
-				page_to_pfn(page) - probe.devmem->pfn_first + 1;
+				page_to_pfn(page) - probe.regions[0].devmem->pfn_first + 1;
 			if (!round || !good)
 				check(r, good, "an idle page is taken and given back, order %u",
 				      order);
 		}
 	}
-	page = probe_pick();
+	page = probe_pick(probe.regions);
 	if (page) {
 		hmm_devmem_page_set_link(page, r);
 		check(r, hmm_devmem_page_link(page) == r, "idle pages can be chained");
@@ -828,7 +895,7 @@ static long probe_selftest(struct probe_file *f, struct probe_cmd *cmd)
 	selftest_device(&r);
 	selftest_add(&r);
 	selftest_migrate(&r, f->mm);
-	if (probe.devmem)
+	if (probe.regions[0].devmem)
 		selftest_pages(&r);
 	probe_selftest_api(&r, f);
 	cmd->moved = r.failed;
@@ -855,8 +922,13 @@ static int probe_open(struct inode *inode, struct file *file)
 	f->mirror.ops = &my_mirror_ops;
 	mmap_write_lock(f->mm);
 	ret = hmm_mirror_register(&f->mirror, f->mm);
+	if (!ret && PROBE_REGIONS > 1) {
+		f->second.ops = second_mirror_ops;
+		ret = hmm_mirror_register(&f->second, f->mm);
+	}
 	mmap_write_unlock(f->mm);
 	if (ret) {
+		hmm_mirror_unregister(&f->mirror);
 		mmdrop(f->mm);
 		kfree(f);
 		return ret;
@@ -872,8 +944,10 @@ static int probe_close(struct inode *inode, struct file *file)
 #if HMM_API >= 502
 	hmm_range_unregister(&f->range);
 #endif
+	/* In the order in which they came, and once more. */
 	hmm_mirror_unregister(&f->mirror);
 	hmm_mirror_unregister(&f->mirror);
+	hmm_mirror_unregister(&f->second);
 	mmdrop(f->mm);
 	kfree(f);
 	return 0;
@@ -885,13 +959,18 @@ static long probe_info(struct probe_file *f, unsigned long arg)
 		.faults = atomic64_read(&probe.faults),
 		.syncs = f->syncs,
 		.released = f->released,
-		.private_memory = probe.devmem && !coherent_start,
+		.private_memory = probe.regions[0].devmem && !coherent_start,
+		.regions = PROBE_REGIONS,
+		.second_syncs = f->second_syncs,
 		.api = HMM_API,
 	};
+	struct probe_region *region;
 
 	spin_lock_irq(&probe.lock);
-	info.total = probe.devmem ? probe.npages : 0;
-	info.used = bitmap_weight(probe.used, PROBE_PAGES);
+	for (region = probe.regions; region < probe.regions + PROBE_REGIONS; region++) {
+		info.total += region->devmem ? region->npages : 0;
+		info.used += region->used ? bitmap_weight(region->used, PROBE_PAGES) : 0;
+	}
 	info.handed_out = probe.handed_out;
 	info.freed = probe.freed;
 	spin_unlock_irq(&probe.lock);
@@ -909,7 +988,7 @@ static long probe_ioctl(struct file *file, unsigned int code, unsigned long arg)
 	if (code == PROBE_INFO)
 		return probe_info(f, arg);
 	if (code == PROBE_REMOVE) {
-		probe_remove();
+		probe_remove(arg);
 		return 0;
 	}
 	if (copy_from_user(&cmd, (void __user *)arg, sizeof(cmd)))
@@ -975,14 +1054,13 @@ static struct platform_driver probe_driver = {
 
 static void probe_undo(void)
 {
-	probe_remove();
+	probe_remove(0);
 #ifdef PROBE_ON_BUS
 	platform_driver_unregister(&probe_driver);
 #endif
 	if (probe.hdev)
 		hmm_device_put(probe.hdev);
 	probe_release_memory();
-	bitmap_free(probe.used);
 	platform_device_unregister(probe.pdev);
 }
 
@@ -996,10 +1074,6 @@ static int __init probe_init(void)
 	if (IS_ERR(probe.pdev))
 		return PTR_ERR(probe.pdev);
 	ret = dma_coerce_mask_and_coherent(&probe.pdev->dev, DMA_BIT_MASK(64));
-	if (!ret) {
-		probe.used = bitmap_zalloc(PROBE_PAGES, GFP_KERNEL);
-		ret = probe.used ? 0 : -ENOMEM;
-	}
 #ifdef PROBE_ON_BUS
 	if (!ret) {
 		ret = platform_driver_register(&probe_driver);

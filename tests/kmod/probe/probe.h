@@ -41,6 +41,8 @@ struct probe_cmd {
 	__u64 ptr;		/* data, snapshot or text */
 	__u32 order;		/* enum probe_order */
 	__u32 flags;		/* PROBE_FAIL_* */
+	__u32 region;		/* where to, on the device */
+	__u32 reserved;
 	__u64 moved;		/* out */
 	__u64 wanted;		/* out: pages that alloc_and_copy() was asked for */
 };
@@ -53,8 +55,11 @@ struct probe_info {
 	__u64 faults;
 	__u64 syncs;		/* of the calling file */
 	__u64 released;		/* of the calling file */
+	__u64 second_syncs;	/* of the second mirror of the calling file */
 	__u32 private_memory;
 	__u32 api;		/* HMM_API */
+	__u32 regions;		/* of device memory */
+	__u32 reserved;
 };
 
 #define PROBE_TO_DEVICE		_IOWR('P', 1, struct probe_cmd)
@@ -64,7 +69,8 @@ struct probe_info {
 #define PROBE_SNAPSHOT		_IOWR('P', 5, struct probe_cmd)
 #define PROBE_FAIL		_IOWR('P', 6, struct probe_cmd)
 #define PROBE_INFO		_IOR('P', 7, struct probe_info)
-#define PROBE_REMOVE		_IO('P', 8)	/* hmm_devmem_remove() or hmm_device_put() */
+/* hmm_devmem_remove() or hmm_device_put(); the argument is the first region that goes. */
+#define PROBE_REMOVE		_IO('P', 8)
 #define PROBE_SELFTEST		_IOWR('P', 9, struct probe_cmd)
 #define PROBE_LOOK		_IOWR('P', 10, struct probe_cmd)	/* fault, no data */
 
