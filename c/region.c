@@ -313,14 +313,14 @@ void hmm_account_put(struct hmm_region *region, struct hmm_account *account)
 		kfree_rcu(account, rcu);
 }
 
-/* The process that @mm belongs to, as far as it is known; 0 if it is not. */
+/* The process that @mm belongs to, as far as @region (or NULL) knows; 0 if it does not. */
 u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm)
 {
 	struct hmm_account *account;
 	u32 process = mm && mm == current->mm ? current->tgid : 0;
 
 	rcu_read_lock();
-	account = mm ? xa_load(&region->accounts, (unsigned long)mm) : NULL;
+	account = region && mm ? xa_load(&region->accounts, (unsigned long)mm) : NULL;
 	if (account)
 		process = account->process;
 	rcu_read_unlock();

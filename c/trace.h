@@ -234,23 +234,55 @@ TRACE_EVENT(copy_error,
 		  hmm_show_direction(__entry->direction), __entry->npages, __entry->result)
 );
 
-/* The kernel changes [start, end): a device's view of it is told; @event is its reason. */
+/* A device needs [address, address + npages * 4 KiB) in its page table, and faults it in. */
+TRACE_EVENT(device_fault,
+	TP_PROTO(struct hmm_region *region, struct mm_struct *mm, unsigned long address,
+		 unsigned long npages, bool write),
+	TP_ARGS(region, mm, address, npages, write),
+	TP_STRUCT__entry(
+		__field(u32, region)
+		__field(u32, process)
+		__field(u64, address)
+		__field(u64, npages)
+		__field(u32, write)
+	),
+	TP_fast_assign(
+		__entry->region = region ? region->id : 0;
+		__entry->process = hmm_account_process(region, mm);
+		__entry->address = address;
+		__entry->npages = npages;
+		__entry->write = write;
+	),
+	TP_printk("region=%u process=%u address=%#llx npages=%llu write=%u", __entry->region,
+		  __entry->process, __entry->address, __entry->npages, __entry->write)
+);
+
+/*
+ * The kernel changes [start, end): a device's view of it is told. @event is its reason, an enum
+ * mmu_notifier_event; @unmap says that the memory itself is going.
+ */
 TRACE_EVENT(notifier,
-	TP_PROTO(const struct hmm_region *region, const struct mmu_notifier_range *range),
+	TP_PROTO(struct hmm_region *region, const struct mmu_notifier_range *range),
 	TP_ARGS(region, range),
 	TP_STRUCT__entry(
 		__field(u32, region)
+		__field(u32, process)
 		__field(u32, event)
+		__field(u32, unmap)
 		__field(u64, start)
 		__field(u64, end)
 	),
 	TP_fast_assign(
 		__entry->region = region ? region->id : 0;
+		__entry->process = hmm_account_process(region, range->mm);
 		__entry->event = range->event;
+		__entry->unmap = range->event == MMU_NOTIFY_UNMAP ||
+				 range->event == MMU_NOTIFY_RELEASE;
 		__entry->start = range->start;
 		__entry->end = range->end;
 	),
-	TP_printk("region=%u event=%u start=%#llx end=%#llx", __entry->region, __entry->event,
+	TP_printk("region=%u process=%u event=%u unmap=%u start=%#llx end=%#llx",
+		  __entry->region, __entry->process, __entry->event, __entry->unmap,
 		  __entry->start, __entry->end)
 );
 

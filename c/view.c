@@ -344,6 +344,8 @@ int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end
 {
 	if (flags & ~HMM_VIEW_WRITE)
 		return -EINVAL;
+	trace_device_fault(view->region, hmm_view_mm(view), start, PHYS_PFN(end - start),
+			   flags & HMM_VIEW_WRITE);
 	return view_walk(view, start, end,
 			 HMM_PFN_REQ_FAULT | (flags & HMM_VIEW_WRITE ? HMM_PFN_REQ_WRITE : 0),
 			 view_map, NULL);

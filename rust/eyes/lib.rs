@@ -6,10 +6,13 @@
 
 pub mod counters;
 pub mod rates;
+pub mod recording;
 pub mod svg;
+pub mod timeline;
+pub mod trace;
 
 #[cfg(test)]
-#[path = "tests/recorded.rs"]
+#[path = "tests/recorded/mod.rs"]
 mod recorded;
 
 /// Bytes in a page.

@@ -319,13 +319,18 @@ pub fn one(env: &Env, test: &Test) -> ! {
     report(&std::io::stdin(), || (test.run)(env))
 }
 
-/// Runs the tests and prints KTAP.
+/// Runs the tests, then looks whether the counters of all regions add up, and prints KTAP.
 pub fn run(env: &Env, tests: &[Test]) -> ExitCode {
-    println!("KTAP version 1\n1..{}", tests.len());
+    println!("KTAP version 1\n1..{}", tests.len() + 1);
+    let law = test("eyes::nothing_is_lost_after_all", |_| {
+        crate::eyes::conserved()
+    });
     let mut failed = false;
-    for (number, test) in (1..).zip(tests) {
+    for (number, test) in (1..).zip(tests.iter().chain([&law])) {
         let begin = Instant::now();
-        let outcome = if env.devices.is_empty() {
+        let outcome = if test.name == law.name {
+            (law.run)(env)
+        } else if env.devices.is_empty() {
             Err(Stop::Fail(
                 "there is no /dev/hmm_dmirror*; load the modules first".into(),
             ))

@@ -7,6 +7,7 @@
 mod buffer;
 mod data;
 mod device;
+mod eyes;
 mod failing;
 mod harness;
 mod input;
@@ -43,6 +44,7 @@ fn tests() -> Vec<Test> {
         failing::TESTS,
         input::TESTS,
         storm::TESTS,
+        eyes::TESTS,
         runs::TESTS,
         unload::TESTS,
     ]

@@ -36,6 +36,7 @@ pub fn run(name: &str, words: &[String]) -> ! {
         "exec" => exec(),
         "signals" => signals(),
         "leader" => leader(),
+        "move" => crate::eyes::victim(words).expect("moved there and back"),
         other => {
             eprintln!("no such victim: {other}");
             std::process::exit(2);
