@@ -5,6 +5,8 @@
 #![warn(missing_docs)]
 
 pub mod counters;
+pub mod heat;
+pub mod places;
 pub mod rates;
 pub mod recording;
 pub mod svg;

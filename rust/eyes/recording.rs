@@ -131,8 +131,9 @@ impl Recording {
 }
 
 /// A recording for tests: a second of work.
-#[cfg(test)]
-pub(crate) fn example() -> Recording {
+#[must_use]
+#[doc(hidden)]
+pub fn example() -> Recording {
     let mut events = Vec::new();
     for i in 0..50_u64 {
         let ns = i * 20_000_000;

@@ -23,6 +23,9 @@ if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then web=-web; else we
 rust_has_sources || want="$want rustc$web rust$web-src"
 command -v cargo >/dev/null 2>&1 || want="$want cargo$web"
 
+# Pictures are drawn in a test, so that a broken one is noticed.
+want="$want librsvg2-bin fonts-dejavu-core"
+
 # libclang reads the C headers for bindgen.
 want="$want libclang-dev clang"
 

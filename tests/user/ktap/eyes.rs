@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     test("eyes::counters_are_for_root", for_root),
     test("eyes::fdinfo", fdinfo),
     test("eyes::hmmtop", hmmtop),
+    test("eyes::hmm_map", map),
     test("eyes::record_and_replay", record),
 ];
 
@@ -369,6 +370,48 @@ fn hmmtop(env: &Env) -> Outcome {
         "no device in the picture"
     );
     Ok(fs::remove_file(place)?)
+}
+
+fn map(env: &Env) -> Outcome {
+    let name = region(env)?.device;
+    let device = env.open()?;
+    // A mapping of its own: the kernel joins neighbours that are alike.
+    let buffer = Buffer::filled(300, 11)?;
+    for page in [0, 299] {
+        buffer.protect(page..page + 1, libc::PROT_NONE)?;
+    }
+    device.mv(buffer.part(1..201), Direction::ToDevice)?;
+    let me = std::process::id().to_string();
+    let show = |arguments: &[&str]| -> Result<String, Stop> {
+        let output = Command::new("hmm-map").args(arguments).arg(&me).output()?;
+        said("hmm-map", &output)
+    };
+    let object: serde_json::Value = serde_json::from_str(&show(&["--json"])?)?;
+    let start = format!("{:#x}", buffer.at(1));
+    let own = |mapping: &&serde_json::Value| mapping["start"] == start.as_str();
+    let mapping = object["mappings"]
+        .as_array()
+        .and_then(|all| all.iter().find(own));
+    let mapping = mapping.ok_or_else(|| Stop::Fail(format!("no {start}: {object}")))?;
+    ensure_eq!(mapping["pages"][name.as_str()], 200, "{mapping}");
+    ensure_eq!(mapping["pages"]["RAM"], 98, "{mapping}");
+    let text = show(&["--columns", "298", "--rows", "10000"])?;
+    let row = format!("{}{}", "a".repeat(200), "r".repeat(98));
+    ensure!(text.contains(&row), "no row of 200 a and 98 r: {text}");
+    Child::spawn(|| {
+        // SAFETY: changes the rights of the calling process, which ends with this.
+        ensure_eq!(unsafe { libc::setuid(1000) }, 0, "setuid");
+        let output = Command::new("hmm-map")
+            .arg(std::process::id().to_string())
+            .output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            !output.status.success() && error.contains("next: run it as root"),
+            "{error}"
+        );
+        Ok(())
+    })?
+    .join()
 }
 
 fn record(env: &Env) -> Outcome {
