@@ -2,10 +2,11 @@
 //! An address space as a heat map: one cell for so many pages, in the colour of where most are.
 
 use crate::counters::Region;
-use crate::places::{Mapping, Place};
+use crate::places::{Mapping, Place, Space};
 use crate::svg::{self, Svg};
 use crate::{PAGE, size};
 use std::collections::BTreeMap;
+use std::io;
 
 /// Pages by place; those that are nowhere are not counted.
 pub type Tally = BTreeMap<Place, u64>;
@@ -29,6 +30,8 @@ pub struct Heat {
     pub columns: usize,
     /// Mappings that have something in them.
     pub bands: Vec<Band>,
+    /// Whether the kernel tells huge pages.
+    pub huge_known: bool,
 }
 
 /// Pages by place, of the pages that `visit` tells of.
@@ -73,7 +76,33 @@ impl Heat {
             pages_per_cell,
             columns,
             bands,
+            huge_known: true,
         }
+    }
+
+    /// Looks at a process, at all of its mappings or only at those that can move.
+    ///
+    /// # Errors
+    /// There is none, or it may not be looked at.
+    pub fn of(
+        process: u32,
+        all: bool,
+        regions: &[Region],
+        title: &str,
+        (columns, rows): (usize, usize),
+    ) -> io::Result<Self> {
+        let space = Space::open(process, all)?;
+        let mut found = Found::new();
+        for mapping in space.mappings() {
+            let mut pages = Vec::new();
+            space.visit(mapping, regions, |page, place| pages.push((page, place)))?;
+            found.push((mapping.clone(), pages));
+        }
+        let heat = Self::new(title, found, columns, rows);
+        Ok(Self {
+            huge_known: space.huge_known,
+            ..heat
+        })
     }
 
     /// All of it.

@@ -7,6 +7,7 @@
 pub mod counters;
 pub mod heat;
 pub mod places;
+pub mod policy;
 pub mod rates;
 pub mod recording;
 pub mod svg;

@@ -60,8 +60,14 @@ def show(only: str | None) -> int:
     page: list[str] = []
     for act in acts:
         name = f"{act.kernel.line.name}-{act.machine.name}"
+        pictures = act.of("file")
+        for picture in pictures:
+            (folder / f"{name}-{picture['name']}").write_text(picture.pop("text", ""))
         (folder / f"{name}.json").write_text(json.dumps(act.events, indent=1) + "\n")
         page += _page(act)
+        if pictures:
+            names = ", ".join(picture["name"] for picture in pictures)
+            page += ["", f"  Pictures of sqlite3: target/demo/{name}-* ({names})"]
     page += _verdict(acts)
     (folder / "demo.txt").write_text("\n".join(page) + "\n")
     print("\n".join(_coloured(line) for line in page))

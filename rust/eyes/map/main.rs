@@ -4,7 +4,6 @@
 use clap::Parser;
 use hmm_eyes::counters::{self, Region};
 use hmm_eyes::heat::Heat;
-use hmm_eyes::places::Space;
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -97,16 +96,10 @@ fn once(args: &Args, number: Option<u32>) -> io::Result<()> {
     // Without the module everything is in RAM or on a disk, and can be shown.
     let regions =
         counters::read(Path::new(counters::ROOT)).map_or_else(|_| Vec::new(), |all| all.regions);
-    let space = Space::open(args.process, args.all)?;
-    let mut found = Vec::new();
-    for mapping in space.mappings() {
-        let mut pages = Vec::new();
-        space.visit(mapping, &regions, |page, place| pages.push((page, place)))?;
-        found.push((mapping.clone(), pages));
-    }
     let name = counters::name_of(args.process.into());
     let title = format!("{name}, process {}", args.process);
-    let heat = Heat::new(&title, found, args.columns.into(), args.rows.into());
+    let size = (args.columns.into(), args.rows.into());
+    let heat = Heat::of(args.process, args.all, &regions, &title, size)?;
 
     if let Some(file) = &args.svg {
         write(&numbered(file, number), &heat.svg(&regions))?;
@@ -116,7 +109,7 @@ fn once(args: &Args, number: Option<u32>) -> io::Result<()> {
     }
     let mut out = io::stdout().lock();
     if args.json {
-        return writeln!(out, "{}", object(args, &heat, &regions, &space));
+        return writeln!(out, "{}", object(args, &heat, &regions));
     }
     if args.svg.is_none() && args.png.is_none() {
         let coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -124,14 +117,14 @@ fn once(args: &Args, number: Option<u32>) -> io::Result<()> {
             write!(out, "\x1b[H\x1b[2J")?;
         }
         write!(out, "{}", heat.text(&regions, coloured))?;
-        if !space.huge_known {
+        if !heat.huge_known {
             writeln!(out, "  (this kernel does not tell huge pages)")?;
         }
     }
     Ok(())
 }
 
-fn object(args: &Args, heat: &Heat, regions: &[Region], space: &Space) -> serde_json::Value {
+fn object(args: &Args, heat: &Heat, regions: &[Region]) -> serde_json::Value {
     let places = |tally: &hmm_eyes::heat::Tally| -> serde_json::Value {
         let pairs = tally
             .iter()
@@ -152,7 +145,7 @@ fn object(args: &Args, heat: &Heat, regions: &[Region], space: &Space) -> serde_
         .collect();
     json!({
         "process": args.process,
-        "huge_pages_known": space.huge_known,
+        "huge_pages_known": heat.huge_known,
         "pages": places(&heat.tally()),
         "mappings": mappings,
     })

@@ -2,6 +2,9 @@
 //! `hmm-demo`: real, unmodified programs, plain and under `hmm-run`, their outputs compared byte
 //! for byte. Prints lines `HMM-DEMO {json}`; see ../README.md for their fields.
 
+use hmm_eyes::counters;
+use hmm_eyes::heat::Heat;
+use hmm_eyes::places::Place;
 use hmm_uapi::Device;
 use serde_json::{Value, json};
 use std::error::Error;
@@ -140,8 +143,57 @@ impl Demo {
             eprintln!("hmm-demo: the integrity check of sqlite3 is not ok");
             fine = false;
         }
+        self.pictures(&sql)?;
         fs::remove_dir_all(&self.dir)?;
         Ok(fine)
+    }
+
+    /// sqlite3 under hmm-run again, looked at with hmm-record, hmmtop and what hmm-map is made of.
+    fn pictures(&self, sql: &Path) -> Result<()> {
+        let path = |name: &str| self.dir.join(name);
+        let mut top = Command::new("hmmtop")
+            .args(["--interval", "0.2", "--frames", "15", "--svg"])
+            .arg(path("hmmtop.svg"))
+            .spawn()?;
+        let mut recorder = Command::new("hmm-record")
+            .args(["--title", "sqlite3 under hmm-run", "--svg"])
+            .arg(path("timeline.svg"))
+            .arg("--html")
+            .arg(path("timeline.html"))
+            .arg("--out")
+            .arg(path("recording"))
+            .args([
+                "--",
+                "hmm-run",
+                "--quiet",
+                "--interval",
+                &self.interval,
+                "--device",
+            ])
+            .arg(&self.device)
+            .args(["--", "sqlite3", "-batch", ":memory:"])
+            .stdin(Stdio::from(File::open(sql)?))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut best = (0, String::new());
+        while recorder.try_wait()?.is_none() {
+            // The program may end at any moment: then there is one picture less.
+            if let Ok(Some(seen)) = map(best.0) {
+                best = seen;
+            }
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        let status = recorder.wait()?;
+        if !status.success() || !top.wait()?.success() {
+            return Err(format!("hmm-record or hmmtop failed; hmm-record: {status}").into());
+        }
+        fs::write(path("map.svg"), best.1)?;
+        for name in ["timeline.svg", "timeline.html", "hmmtop.svg", "map.svg"] {
+            let text = fs::read_to_string(path(name))?;
+            tell(&json!({"kind": "file", "name": name, "text": text}));
+        }
+        Ok(())
     }
 
     fn write(
@@ -203,6 +255,23 @@ impl Demo {
         }
         Ok(identical)
     }
+}
+
+/// A picture of the process that has most on the devices, if it is more than `least` pages.
+fn map(least: u64) -> Result<Option<(u64, String)>> {
+    let regions = counters::read(Path::new(counters::ROOT))?.regions;
+    let processes = regions.iter().flat_map(|region| &region.processes);
+    let busy = processes
+        .max_by_key(|process| process.stats.get("to_device"))
+        .ok_or("no process")?;
+    let id = u32::try_from(busy.id)?;
+    let title = format!("{} under hmm-run", counters::name_of(busy.id));
+    let heat = Heat::of(id, false, &regions, &title, (96, 40))?;
+    let is_there = |place: &Place| matches!(place, Place::Device(..));
+    let tally = heat.tally();
+    let pages = tally.iter().filter(|(place, _)| is_there(place));
+    let pages = pages.map(|(_, pages)| pages).sum();
+    Ok((pages > least).then(|| (pages, heat.svg(&regions))))
 }
 
 fn run(command: &mut Command, act: &Act, output: &Path) -> Result<Duration> {
