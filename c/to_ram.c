@@ -237,7 +237,7 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 	hmm_trace_end(region, &trace, b, &m);
 	hmm_batch_put(b);
 	trace_cpu_fault(region, vmf->address, args.start, PHYS_PFN(args.end - args.start),
-			m.moved, ret);
+			m.moved, (__force unsigned int)ret);
 
 	hmm_count(region, mm, cpu_faults, 1);
 	hmm_count(region, mm, to_ram_fault, m.moved);

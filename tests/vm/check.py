@@ -191,6 +191,9 @@ def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[
     objects.tests(results, found, modules)
     wrong = probes.wrong(line, modules.place / "c" / "compat" / "conf.h")
     results.add(f"build {line.name}", "every compile probe is answered as in tests/vm/probes.table", not wrong, wrong)
+    if line.sparse:
+        said = build.sparse(found, modules)
+        results.add(f"build {line.name}", "sparse finds nothing in our files", not said, said)
     rows = []
     for name in machines:
         first = len(results.tests)

@@ -34,6 +34,7 @@ class Line:
     more: tuple[str, ...] = ()
     offers: tuple[str, ...] = ("mirror",)
     suite: str = ""
+    sparse: bool = False
     selftests: str = ""
     cc: str = ""
 

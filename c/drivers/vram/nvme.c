@@ -71,6 +71,12 @@ static void end_slot(struct vram_queue *queue, unsigned int nr, int err)
 	vram_batch_end(batch);
 }
 
+/* What the device may write at any moment. */
+static u16 status_of(const struct nvme_completion *entry)
+{
+	return le16_to_cpu(READ_ONCE(entry->status));
+}
+
 static int status_to_errno(u16 status)
 {
 	switch ((status >> 1) & STATUS_MASK) {
@@ -94,7 +100,7 @@ static unsigned int reap(struct vram_queue *queue)
 
 	for (; queue->live; n++) {
 		entry = &queue->cq[queue->head];
-		status = le16_to_cpu(READ_ONCE(entry->status));
+		status = status_of(entry);
 		if ((status & 1) != queue->phase)
 			break;
 		/* The rest of the entry was written before its phase. */
@@ -334,13 +340,11 @@ static int admin(struct vram_device *vram, struct nvme_command *command, u32 *re
 	if (++queue->tail == VRAM_DEPTH)
 		queue->tail = 0;
 	ring(queue, false);
-	ret = read_poll_timeout(READ_ONCE, status,
-				(le16_to_cpu((__force __le16)status) & 1) == queue->phase,
-				50, ADMIN_TIMEOUT_US, false, entry->status);
+	ret = read_poll_timeout(status_of, status, (status & 1) == queue->phase,
+				50, ADMIN_TIMEOUT_US, false, entry);
 	if (ret)
 		return vram_read32(vram, NVME_REG_CSTS) == ~0U ? -ENODEV : ret;
 	dma_rmb();
-	status = le16_to_cpu((__force __le16)status);
 	if (entry->command_id != command->common.command_id || entry->sq_id)
 		return -EPROTO;
 	if (result)
