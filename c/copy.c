@@ -2,6 +2,7 @@
 /*
  * Copies: what the driver is asked to do, and what a failure means.
  */
+#include <linux/dma-mapping.h>
 #include <linux/highmem.h>
 
 #include "internal.h"
@@ -67,29 +68,76 @@ static void fail_all(struct hmm_copy *copy, int err)
 		copy->seg[i].status = err;
 }
 
-/* Hand a batch to the driver. */
-static void submit(struct hmm_region *region, struct hmm_copy *copy,
-		   int (*fn)(struct hmm_region *region, struct hmm_copy *copy))
+/*
+ * Bus addresses for the RAM side of all segments. What cannot be mapped fails, and the segments
+ * behind it with it, so that the driver sees only what it can do.
+ */
+static void map_dma(struct hmm_region *region, struct hmm_copy *copy, dma_addr_t *dma,
+		    enum dma_data_direction direction)
 {
-	int err;
+	struct device *device = region->dma_device;
+	struct hmm_segment *seg;
+	unsigned int i;
+
+	for (i = 0; i < copy->nr; i++) {
+		seg = &copy->seg[i];
+		dma[i] = dma_map_page(device, pfn_to_page(direction == DMA_TO_DEVICE ?
+							  seg->src : seg->dst),
+				      0, (size_t)seg->npages << PAGE_SHIFT, direction);
+		if (dma_mapping_error(device, dma[i]))
+			break;
+		if (hmm_should_fail(HMM_FAIL_DMA)) {
+			dma_unmap_page(device, dma[i], (size_t)seg->npages << PAGE_SHIFT,
+				       direction);
+			break;
+		}
+	}
+	copy->dma = dma;
+	while (copy->nr > i) {
+		copy->seg[--copy->nr].status = -ENOMEM;
+		copy->npages -= copy->seg[copy->nr].npages;
+	}
+}
+
+static void unmap_dma(struct hmm_region *region, struct hmm_copy *copy,
+		      enum dma_data_direction direction)
+{
+	unsigned int i;
+
+	for (i = 0; i < copy->nr; i++)
+		dma_unmap_page(region->dma_device, copy->dma[i],
+			       (size_t)copy->seg[i].npages << PAGE_SHIFT, direction);
+}
+
+/* Hand a batch to the driver. Returns what it says. */
+static int submit(struct hmm_region *region, struct hmm_copy *copy,
+		  int (*fn)(struct hmm_region *region, struct hmm_copy *copy))
+{
+	int err = -EOPNOTSUPP;
 
 	if (!copy->nr)
-		return;
-	err = fn(region, copy);
-	if (err) {
+		return 0;
+	if (hmm_should_fail(HMM_FAIL_COPY))
+		err = -EIO;
+	else if (fn)
+		err = fn(region, copy);
+	if (err)
 		fail_all(copy, err);
-		copy->nr = 0;
-	}
+	copy->submitted = !err;
+	return err;
 }
 
 /* Wait for what was submitted. */
 static void finish(struct hmm_region *region, struct hmm_copy *copy)
 {
-	int err;
+	int err = 0;
 
-	if (!copy->nr || !region_ops(region)->wait)
+	if (!copy->submitted)
 		return;
-	err = region_ops(region)->wait(region, copy);
+	if (region_ops(region)->wait)
+		err = region_ops(region)->wait(region, copy);
+	if (hmm_should_fail(HMM_FAIL_WAIT))
+		err = -EIO;
 	if (err)
 		fail_all(copy, err);
 }
@@ -113,6 +161,41 @@ static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
 	}
 }
 
+static void drop_failed(struct hmm_region *region, struct hmm_batch *b, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		if (b->seg[i].status)
+			drop_frames(region, b, &b->seg[i]);
+}
+
+/**
+ * hmm_copy_from_peer() - fill the frames that the core has planned from another device
+ * @region: the region
+ * @peer: where the pages are
+ * @b: dst holds page indices; those of failed segments are 0 afterwards
+ * @n: entries in @b, without holes
+ * @plan: what hmm_core_plan_to_device() said of it
+ *
+ * Return: false if the driver cannot do that.
+ */
+bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
+			struct hmm_batch *b, unsigned int n, const struct hmm_plan *plan)
+{
+	struct hmm_copy copy = { .seg = b->seg, .nr = plan->ncopy, .peer = peer,
+				 .npages = plan->claimed };
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < copy.nr; i++)
+		b->seg[i].src -= peer->devmem.pfn_first;
+	err = submit(region, &copy, region->ops->copy_from_peer);
+	finish(region, &copy);
+	drop_failed(region, b, plan->ncopy);
+	return err != -EOPNOTSUPP;
+}
+
 /**
  * hmm_copy_to_device() - fill the frames that the core has planned
  * @region: the region
@@ -133,14 +216,16 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 		copy.npages += copy.seg[i].npages;
 	zero.npages = plan->claimed - copy.npages;
 
+	if (region->dma_device)
+		map_dma(region, &copy, b->dma, DMA_TO_DEVICE);
 	submit(region, &zero, region_ops(region)->zero);
 	submit(region, &copy, region_ops(region)->copy_to_device);
 	finish(region, &zero);
 	finish(region, &copy);
+	if (region->dma_device)
+		unmap_dma(region, &copy, DMA_TO_DEVICE);
 
-	for (i = 0; i < plan->ncopy; i++)
-		if (b->seg[i].status)
-			drop_frames(region, b, &b->seg[i]);
+	drop_failed(region, b, plan->ncopy);
 	/*
 	 * The kernel wants every page of a huge hole or none, so one failure fails all
 	 * holes of the batch.
@@ -189,8 +274,12 @@ unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 	for (i = 0; i < nr; i++)
 		copy.npages += b->seg[i].npages;
 
+	if (region->dma_device)
+		map_dma(region, &copy, b->dma, DMA_FROM_DEVICE);
 	submit(region, &copy, region_ops(region)->copy_to_ram);
 	finish(region, &copy);
+	if (region->dma_device)
+		unmap_dma(region, &copy, DMA_FROM_DEVICE);
 
 	for (seg = b->seg; seg < b->seg + nr; seg++) {
 		if (!seg->status)

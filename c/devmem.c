@@ -51,8 +51,23 @@ static vm_fault_t hmm_devmem_fault(struct vm_fault *vmf)
 	return region->devmem.ops ? hmm_plain_fault(region, vmf) : hmm_to_ram_fault(vmf);
 }
 
+/*
+ * The machine says that device memory lost its contents; process context. Where the driver
+ * manages its pages the kernel does what it does by itself.
+ */
+static int __maybe_unused hmm_devmem_failure(struct dev_pagemap *pgmap, unsigned long pfn,
+					     unsigned long npages, int flags)
+{
+	struct hmm_region *region = hmm_region_of_pgmap(pgmap);
+
+	if (region->devmem.ops)
+		return -EOPNOTSUPP;
+	return hmm_region_poison(region, pfn_to_page(pfn), npages);
+}
+
 static const struct dev_pagemap_ops hmm_pagemap_ops = {
 	HMM_FREE_OP(hmm_devmem_free),
+	HMM_FAILURE_OP(hmm_devmem_failure)
 	.migrate_to_ram = hmm_devmem_fault,
 };
 

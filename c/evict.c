@@ -3,7 +3,11 @@
  * Leg 7 and the last part of leg 8: pages come home without a VMA, found by where they are
  * on the device.
  */
+#include <linux/bitmap.h>
 #include <linux/delay.h>
+#include <linux/highmem.h>
+#include <linux/mmap_lock.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
@@ -13,6 +17,8 @@
 #define EVICT_PATIENCE	(2 * HZ)
 /* At teardown there is no giving up, but a word every so often. */
 #define EVICT_COMPLAIN	(10 * HZ)
+/* Spans looked at to make room for one batch; the next batch looks at others. */
+#define ROOM_SPANS	64
 
 /* What a walk over the frames in use came to, in pages. */
 struct evict_result {
@@ -33,23 +39,119 @@ static void leave_strangers(struct hmm_batch *b, unsigned int n)
 	}
 }
 
+/* What is lost is neither read nor moved. Returns entries set aside, and which in @lost. */
+static unsigned int set_aside_poisoned(struct hmm_region *region, struct hmm_batch *b,
+				       unsigned int n, unsigned long *lost)
+{
+	unsigned int i, nr = 0;
+	unsigned long before;
+
+	if (likely(xa_empty(&region->poisoned)))
+		return 0;
+	for (i = 0; i < n; i++) {
+		before = b->src[i];
+		hmm_leave_poisoned(region, b, i, 1);
+		if (b->src[i] != before) {
+			__set_bit(i, lost);
+			nr++;
+		}
+	}
+	return nr;
+}
+
+/* The device goes, and with it what was set aside: zeroes take its place. */
+static void replace_poisoned(struct hmm_batch *b, unsigned int n, const unsigned long *lost)
+{
+	unsigned int i, k, order;
+	struct page *page;
+
+	for_each_set_bit(i, lost, n) {
+		order = hmm_entry_order(b->src[i]);
+		page = order ? hmm_alloc_huge(NULL, 0) :
+			       alloc_page(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
+		if (!page)
+			continue;
+		for (k = 0; k < 1U << order; k++)
+			clear_highpage(page + k);
+		lock_page(page);
+		b->src[i] |= MIGRATE_PFN_MIGRATE;
+		b->dst[i] = migrate_pfn(page_to_pfn(page)) |
+			    (b->src[i] & MIGRATE_PFN_COMPOUND);
+	}
+}
+
+/* Bring home what maps the pages of a span, block by block, where only that is possible. */
+static void evict_mapped(struct hmm_region *region, struct hmm_batch *b, u64 first,
+			 unsigned int n, struct evict_result *result)
+{
+	struct page *page = pfn_to_page(region->devmem.pfn_first + first);
+	struct vm_area_struct *vma;
+	struct mm_struct *mm;
+	unsigned long addr;
+	unsigned int nth;
+
+	for (; n; n--, page++) {
+		for (nth = 0; !hmm_page_is_idle(page); nth++) {
+			struct hmm_migrate m = {};
+
+			mm = hmm_rmap_find(page, nth, &addr);
+			if (!mm)
+				break;
+			mmap_read_lock(mm);
+			vma = find_vma(mm, addr);
+			if (vma && vma->vm_start <= addr)
+				hmm_to_ram_move(region, b, vma,
+						max(vma->vm_start, ALIGN_DOWN(addr, PMD_SIZE)),
+						min(vma->vm_end, ALIGN(addr + 1, PMD_SIZE)), &m);
+			mmap_read_unlock(mm);
+			mmput_async(mm);
+			result->moved += m.moved;
+			result->unreadable += m.skipped[HMM_SKIP_COPY];
+		}
+	}
+}
+
 /* Bring home the pages of one span, at most one 2 MiB block. */
 static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first,
 		       unsigned int n, bool give_up, struct evict_result *result)
 {
+	DECLARE_BITMAP(lost, HMM_BATCH) = {};
+	unsigned int nlost;
 	u32 nseg = 0;
 
+	if (!HMM_KERNEL_BY_PFN) {
+		evict_mapped(region, b, first, n, result);
+		return;
+	}
 	memset(b->src, 0, n * sizeof(*b->src));
 	memset(b->dst, 0, n * sizeof(*b->dst));
 	migrate_device_range(b->src, region->devmem.pfn_first + first, n);
 	leave_strangers(b, n);
+	nlost = set_aside_poisoned(region, b, n, lost);
 	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
-	result->unreadable += hmm_copy_to_ram(region, b, nseg, give_up);
+	result->unreadable += hmm_copy_to_ram(region, b, nseg, give_up) + nlost;
+	if (give_up && nlost)
+		replace_poisoned(b, n, lost);
 	migrate_device_pages(b->src, b->dst, n);
 	result->moved += hmm_batch_count(b, n, true);
 	migrate_device_finalize(b->src, b->dst, n);
+}
+
+/* The same, for who looks on. */
+static void evict_traced(struct hmm_region *region, struct hmm_batch *b, enum hmm_cause cause,
+			 u64 first, u64 n, bool give_up, struct evict_result *result)
+{
+	struct hmm_migrate m = { .moved = result->moved };
+	struct hmm_trace_move trace;
+
+	hmm_trace_begin(region, &trace, HMM_TO_RAM, cause, 0, n, &m);
+	evict_span(region, b, first, n, give_up, result);
+	trace_evict(region, cause, first, n, result->moved - m.moved);
+	m.moved = result->moved;
+	m.skipped[HMM_SKIP_COPY] = result->unreadable;
+	hmm_trace_end(region, &trace, b, &m);
 }
 
 /* One walk over all frames in use. */
@@ -58,23 +160,48 @@ static struct evict_result evict_pass(struct hmm_region *region, enum hmm_cause 
 {
 	struct evict_result result = {};
 	struct hmm_batch *b = hmm_batch_get();
-	struct hmm_migrate m = {};
-	struct hmm_trace_move trace;
 	u64 from = 0, first, n;
 
 	while (!hmm_core_next_span(region->core, from, HMM_BATCH, &first, &n)) {
-		hmm_trace_begin(region, &trace, HMM_TO_RAM, cause, 0, n, &m);
-		evict_span(region, b, first, n, give_up, &result);
-		trace_evict(region, cause, first, n, result.moved - m.moved);
-		m.moved = result.moved;
-		m.skipped[HMM_SKIP_COPY] = result.unreadable;
-		hmm_trace_end(region, &trace, b, &m);
+		evict_traced(region, b, cause, first, n, give_up, &result);
 		from = first + n;
 		cond_resched();
 	}
 	hmm_batch_put(b);
-	hmm_count(region, NULL, to_ram_request, result.moved);
+	if (cause == HMM_CAUSE_TEARDOWN)
+		hmm_count(region, NULL, to_ram_teardown, result.moved);
+	else
+		hmm_count(region, NULL, to_ram_evict, result.moved);
 	return result;
+}
+
+/**
+ * hmm_make_room() - bring home what the device has not used for longest
+ * @region: the region, full or nearly so
+ * @b: room to work in
+ * @npages: frames that are needed
+ *
+ * Whoever is quicker may take what becomes free, so the caller tries again while this
+ * returns true.
+ *
+ * Context: process context; sleeps.
+ * Return: false if no page came home: all are pinned, there is no RAM, or the caller is killed.
+ */
+bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages)
+{
+	struct evict_result result = {};
+	unsigned int spans;
+	u64 first, n;
+
+	for (spans = 0; spans < ROOM_SPANS && result.moved < npages; spans++) {
+		if (fatal_signal_pending(current) ||
+		    hmm_core_victim(region->core, HMM_BATCH, &first, &n))
+			break;
+		evict_traced(region, b, HMM_CAUSE_EVICT, first, n, false, &result);
+		cond_resched();
+	}
+	hmm_count(region, NULL, to_ram_evict, result.moved);
+	return result.moved;
 }
 
 static u64 frames_in_use(struct hmm_region *region)
@@ -138,11 +265,18 @@ void hmm_evict_for_teardown(struct hmm_region *region)
 	unsigned long complain = jiffies + EVICT_COMPLAIN;
 	struct device *dev = region->devmem.device;
 	struct evict_result pass = {};
-	bool give_up;
+	bool give_up, told = false;
+	unsigned long index;
+	void *entry;
 	u64 left;
 
 	for (;;) {
 		give_up = pass.unreadable && time_after(jiffies, patience);
+		if (give_up && !told) {
+			xa_for_each(&region->poisoned, index, entry)
+				hmm_rmap_kill(pfn_to_page(region->devmem.pfn_first + index));
+			told = true;
+		}
 		pass = evict_pass(region, HMM_CAUSE_TEARDOWN, give_up);
 		if (give_up)
 			dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",

@@ -19,11 +19,13 @@
 #define HMM_DEVMEM_H
 
 #include <linux/device.h>
+#include <linux/dma-mapping.h>
 #include <linux/hmm.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
+#include <linux/workqueue.h>
 
 #include "core.h"
 #include "hmm_plain.h"
@@ -61,7 +63,11 @@ struct hmm_region;
  *	to a negative errno, the pages of the others go on
  * @nr: number of segments
  * @npages: pages in all of them
+ * @dma: with hmm_region_params.dma_device: the bus address of the RAM side of each segment,
+ *	mapped until @wait has returned; else NULL
+ * @peer: for copy_from_peer(): the region that src is an index of
  * @fence: the driver's own, NULL at first: what @wait shall wait for
+ * @submitted: this module's own
  *
  * Page indices count from the start of the region, system pages are given by page
  * frame number. Copying to the device: src is a frame number, dst an index; to RAM:
@@ -71,7 +77,10 @@ struct hmm_copy {
 	struct hmm_segment *seg;
 	unsigned int nr;
 	unsigned long npages;
+	const dma_addr_t *dma;
+	struct hmm_region *peer;
 	void *fence;
+	bool submitted;
 };
 
 /**
@@ -80,6 +89,9 @@ struct hmm_copy {
  *	have been written when @wait returns: what is there belonged to somebody else.
  * @copy_to_ram: copy device memory to RAM, likewise.
  * @zero: clear device memory.
+ * @copy_from_peer: copy the memory of another device, copy->peer, to this one; absent if this
+ *	device cannot, or -EOPNOTSUPP if it cannot from that one: pages then go by way of RAM.
+ *	The other region stays until this returns and @wait has.
  * @wait: wait until the batch is done; absent if the others only return when it is.
  *
  * All are called in process context, may sleep, and return 0 or a negative errno, by
@@ -96,6 +108,7 @@ struct hmm_region_ops {
 	int (*copy_to_ram)(struct hmm_region *region, struct hmm_copy *copy);
 	int (*zero)(struct hmm_region *region, struct hmm_copy *copy);
 	int (*wait)(struct hmm_region *region, struct hmm_copy *copy);
+	int (*copy_from_peer)(struct hmm_region *region, struct hmm_copy *copy);
 };
 
 /**
@@ -105,12 +118,23 @@ struct hmm_region_ops {
  * @res: coherent memory: its physical range, owned by the caller, aligned to 2 MiB,
  *	with real memory behind every byte; NULL for private memory
  * @driver_data: for hmm_region_data()
+ * @dma_device: who reads and writes RAM when copying: segments come with their bus address.
+ *	What cannot be mapped stays where it is. NULL: the driver finds RAM by its frame number
+ * @fault_window: at most so many pages come home on a CPU fault; 0: as the module's parameter
+ *	of that name says, 1: only the page that was touched
  */
 struct hmm_region_params {
 	const struct hmm_region_ops *ops;
 	u64 size;
 	struct resource *res;
 	void *driver_data;
+	struct device *dma_device;
+	unsigned int fault_window;
+};
+
+enum hmm_direction {
+	HMM_TO_DEVICE,
+	HMM_TO_RAM,
 };
 
 /* Why a page was not moved. */
@@ -131,6 +155,9 @@ enum hmm_skip {
 #define HMM_MIGRATE_HOLES	(1U << 1)
 /* 2 MiB folios are split and move page by page. */
 #define HMM_MIGRATE_SMALL	(1U << 2)
+/* To a full device: what it has not used for longest goes home to make room. */
+#define HMM_MIGRATE_MAKE_ROOM	(1U << 3)
+#define HMM_MIGRATE_ALL		((1U << 4) - 1)
 
 /**
  * struct hmm_migrate - a request to move a range, and what came of it
@@ -138,7 +165,9 @@ enum hmm_skip {
  * @start: first byte, page aligned
  * @end: one past the last byte, page aligned
  * @flags: HMM_MIGRATE_*
+ * @cancel: set while it runs, the call ends with -ECANCELED at the next 2 MiB
  * @moved: (out) pages moved
+ * @huge: (out) of these, pages in whole 2 MiB folios
  * @skipped: (out) pages not moved, by enum hmm_skip. Unless the call failed, @moved
  *	and all of these together are the pages of the range.
  */
@@ -147,18 +176,31 @@ struct hmm_migrate {
 	unsigned long start;
 	unsigned long end;
 	unsigned int flags;
+	bool cancel;
 	unsigned long moved;
+	unsigned long huge;
 	unsigned long skipped[HMM_SKIP_NR];
 };
 
 /**
  * struct hmm_region_stats - counters of a region, or of one process on it
  * @to_device: pages moved to the device
- * @to_ram_request: pages brought back because somebody asked, eviction included
+ * @to_ram_request: pages brought back because somebody asked for that range
  * @to_ram_fault: pages brought back because the CPU touched memory
  * @cpu_faults: CPU faults served
  * @ns_to_device: nanoseconds spent moving pages to the device
  * @ns_to_ram: nanoseconds spent moving pages back
+ * @to_ram_evict: pages brought back to make room, or by hmm_region_evict(); counted for the
+ *	region only, like all that follows here by eviction
+ * @to_ram_teardown: pages brought back because the device went
+ * @huge_to_device: of all pages moved to the device, those in whole 2 MiB folios
+ * @huge_to_ram: of all pages moved back, those in whole 2 MiB folios
+ * @no_frame: pages not moved because the device was full
+ * @no_ram: pages not moved back because there was no RAM
+ * @copy_failed: pages whose copy failed, either way
+ *
+ * At rest to_device is at least the sum of all to_ram_* and the frames resident; the rest was
+ * freed by its owner while it was on the device.
  */
 struct hmm_region_stats {
 	u64 to_device;
@@ -167,6 +209,13 @@ struct hmm_region_stats {
 	u64 cpu_faults;
 	u64 ns_to_device;
 	u64 ns_to_ram;
+	u64 to_ram_evict;
+	u64 to_ram_teardown;
+	u64 huge_to_device;
+	u64 huge_to_ram;
+	u64 no_frame;
+	u64 no_ram;
+	u64 copy_failed;
 };
 
 struct hmm_region *devm_hmm_region_add(struct device *device,
@@ -175,6 +224,7 @@ void devm_hmm_region_remove(struct hmm_region *region);
 void hmm_region_get(struct hmm_region *region);
 void hmm_region_put(struct hmm_region *region);
 void *hmm_region_data(const struct hmm_region *region);
+const struct hmm_region_ops *hmm_region_ops(const struct hmm_region *region);
 struct hmm_region *hmm_region_of_page(const struct page *page);
 u64 hmm_region_page_index(const struct hmm_region *region, const struct page *page);
 int hmm_region_frames(struct hmm_region *region, struct hmm_core_stats *frames);
@@ -184,6 +234,28 @@ void hmm_region_stats(struct hmm_region *region, struct mm_struct *mm,
 int hmm_migrate_to_device(struct hmm_region *region, struct hmm_migrate *m);
 int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m);
 int hmm_region_evict(struct hmm_region *region);
+
+/**
+ * struct hmm_migrate_work - a move that goes on by itself
+ * @migrate: the request, and when @done is called what came of it. The caller keeps
+ *	migrate.mm alive (mmgrab()) until then
+ * @direction: where to
+ * @result: (out) what hmm_migrate_to_device() or hmm_migrate_to_ram() returned
+ * @done: called once, in process context, when it is over; the struct is the caller's again
+ * @region: this module's own
+ * @work: this module's own
+ */
+struct hmm_migrate_work {
+	struct hmm_migrate migrate;
+	enum hmm_direction direction;
+	int result;
+	void (*done)(struct hmm_migrate_work *work);
+	struct hmm_region *region;
+	struct work_struct work;
+};
+
+int hmm_migrate_start(struct hmm_region *region, struct hmm_migrate_work *work);
+void hmm_migrate_cancel(struct hmm_migrate_work *work);
 
 /* ------------------------------------------------------------------------
  * A device's view of a process

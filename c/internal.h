@@ -5,6 +5,7 @@
 #ifndef HMM_INTERNAL_H
 #define HMM_INTERNAL_H
 
+#include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/memcontrol.h>
 #include <linux/workqueue.h>
@@ -23,11 +24,7 @@ struct hmm_batch {
 	unsigned long src[HMM_BATCH];
 	unsigned long dst[HMM_BATCH];
 	struct hmm_segment seg[HMM_BATCH];
-};
-
-enum hmm_direction {
-	HMM_TO_DEVICE,
-	HMM_TO_RAM,
+	dma_addr_t dma[HMM_BATCH];
 };
 
 /* On whose account pages move. */
@@ -51,15 +48,12 @@ struct hmm_trace_move {
 	struct hmm_migrate before;
 };
 
-/* Counters of a region, or of a process on it. */
+/* The counters behind struct hmm_region_stats, one for each of its fields. */
 struct hmm_counters {
-	atomic64_t to_device;
-	atomic64_t to_ram_request;
-	atomic64_t to_ram_fault;
-	atomic64_t cpu_faults;
-	atomic64_t ns_to_device;
-	atomic64_t ns_to_ram;
+	atomic64_t of[sizeof(struct hmm_region_stats) / sizeof(u64)];
 };
+
+#define HMM_COUNTER(field) (offsetof(struct hmm_region_stats, field) / sizeof(u64))
 
 /* What one process did on one region. Found by mm, alive while a view is attached. */
 struct hmm_account {
@@ -79,7 +73,12 @@ struct hmm_region {
 	struct hmm_devmem devmem;
 	const struct hmm_region_ops *ops;	/* NULL: the driver manages its pages */
 	void *driver_data;
+	struct device *dma_device;		/* NULL: the driver needs no bus addresses */
+	unsigned int fault_window;		/* 0: the module's */
 	struct hmm_core *core;			/* frames; managed level only */
+	struct list_head list;			/* of managed regions; RCU */
+	struct rcu_head rcu;
+	struct xarray poisoned;			/* page index -> frame that lost its contents */
 	void *group;				/* devres group with all of the above */
 	struct kref kref;
 	u32 id;			/* from 1 on, never again */
@@ -149,6 +148,34 @@ void hmm_batch_put(struct hmm_batch *batch);
 
 extern struct workqueue_struct *hmm_workqueue;
 
+/* fail.c */
+enum hmm_fail {
+	HMM_FAIL_FRAME,		/* no device frame for a batch */
+	HMM_FAIL_RAM,		/* no RAM for a page, or a run of eight */
+	HMM_FAIL_DMA,		/* a segment has no bus address */
+	HMM_FAIL_COPY,		/* the driver refuses a batch */
+	HMM_FAIL_WAIT,		/* the driver's fence reports an error */
+	HMM_FAIL_NOTIFIER,	/* a process cannot be watched */
+	HMM_FAIL_NR
+};
+
+DECLARE_STATIC_KEY_FALSE(hmm_fail_key);
+bool hmm_fail_count(enum hmm_fail leg);
+void hmm_fail_init(struct dentry *root);
+
+/* Shall this leg fail now, because somebody asked for it? Costs nothing until then. */
+static inline bool hmm_should_fail(enum hmm_fail leg)
+{
+	return static_branch_unlikely(&hmm_fail_key) && hmm_fail_count(leg);
+}
+
+/* sleep.c */
+int hmm_sleep_enter(void);
+void hmm_sleep_leave(int idx);
+bool hmm_sleep_is_near(void);
+int hmm_sleep_init(void);
+void hmm_sleep_exit(void);
+
 /* devmem.c */
 int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
 		       enum memory_type type, void *owner);
@@ -160,18 +187,26 @@ int hmm_devmem_check_coherent(const struct resource *res);
 /* region.c */
 struct hmm_region *hmm_region_alloc(struct device *device);
 void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
-		      size_t counter, u64 n);
+		      unsigned int counter, u64 n);
+void hmm_region_count_skipped(struct hmm_region *region, enum hmm_direction direction,
+			      const struct hmm_migrate *m);
 struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm);
 void hmm_account_put(struct hmm_region *region, struct hmm_account *account);
 u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm);
 
 /* Add to a counter of the region and of the process, if it has a view attached. */
 #define hmm_count(region, mm, counter, n) \
-	hmm_region_count(region, mm, offsetof(struct hmm_counters, counter), n)
+	hmm_region_count(region, mm, HMM_COUNTER(counter), n)
+
+struct hmm_region *hmm_region_next(struct hmm_region *region);
+int hmm_region_poison(struct hmm_region *region, struct page *page, u64 npages);
+bool hmm_page_is_poisoned(struct hmm_region *region, struct page *page);
 
 /* copy.c */
 void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned int n,
 			const struct hmm_plan *plan);
+bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
+			struct hmm_batch *b, unsigned int n, const struct hmm_plan *plan);
 unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned int nr, bool give_up);
 
@@ -180,22 +215,33 @@ typedef void hmm_move_fn(struct hmm_region *region, struct hmm_batch *b,
 			 struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end, struct hmm_migrate *m);
 int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
-		      enum hmm_direction direction, size_t moved, size_t ns);
+		      enum hmm_direction direction);
 unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved);
+unsigned int hmm_batch_huge(const struct hmm_batch *b, unsigned int n);
 
 /* to_ram.c */
 vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf);
+void hmm_to_ram_move(struct hmm_region *region, struct hmm_batch *b,
+		     struct vm_area_struct *vma, unsigned long start, unsigned long end,
+		     struct hmm_migrate *m);
+void hmm_leave_poisoned(struct hmm_region *region, struct hmm_batch *b, unsigned int i,
+			unsigned int n);
 unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned int n, struct vm_area_struct *vma,
 			     unsigned long start, long must);
 
 /* evict.c */
+bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages);
 void hmm_evict_for_teardown(struct hmm_region *region);
 
 /* show.c */
 void hmm_show_init(void);
 void hmm_show_exit(void);
 int hmm_show_add(struct hmm_region *region);
+
+/* rmap.c */
+struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned long *addr);
+void hmm_rmap_kill(struct page *page);
 
 /* plain.c */
 int hmm_plain_enter(void);

@@ -80,6 +80,9 @@ static int __init hmm_devmem_init(void)
 	ret = hmm_device_init();
 	if (ret)
 		goto err_workqueue;
+	ret = hmm_sleep_init();
+	if (ret)
+		goto err_device;
 	hmm_show_init();
 	pr_info("this kernel offers mirrors%s%s%s%s\n",
 		hmm_devmem_caps() & HMM_CAP_PRIVATE ? ", private memory" : "",
@@ -88,6 +91,8 @@ static int __init hmm_devmem_init(void)
 		hmm_devmem_caps() & HMM_CAP_EXCLUSIVE ? ", exclusive access" : "");
 	return 0;
 
+err_device:
+	hmm_device_exit();
 err_workqueue:
 	destroy_workqueue(hmm_workqueue);
 err_pool:
@@ -101,6 +106,7 @@ static void __exit hmm_devmem_exit(void)
 {
 	hmm_mirror_exit();
 	hmm_device_exit();
+	hmm_sleep_exit();
 	hmm_show_exit();
 	destroy_workqueue(hmm_workqueue);
 	/* Accounts are freed by RCU. */

@@ -17,6 +17,7 @@
 #include <linux/mmzone.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
@@ -329,12 +330,38 @@ static void plain_evict_coherent(struct hmm_note *note)
 	hmm_note_finish(note, &dst);
 }
 
+/* Where the kernel moves only what somebody maps, the driver is told who does. */
+static bool plain_evict_mapped(struct hmm_region *region, struct page *page)
+{
+	struct hmm_devmem *devmem = &region->devmem;
+	struct vm_area_struct *vma;
+	struct mm_struct *mm;
+	unsigned long addr;
+	unsigned int nth;
+	pmd_t pmd = {};
+
+	for (nth = 0; !hmm_page_is_idle(page); nth++) {
+		mm = hmm_rmap_find(page, nth, &addr);
+		if (!mm)
+			break;
+		mmap_read_lock(mm);
+		vma = find_vma(mm, addr);
+		if (vma && vma->vm_start <= addr)
+			devmem->ops->fault(devmem, vma, addr, page, 0, &pmd);
+		mmap_read_unlock(mm);
+		mmput_async(mm);
+	}
+	return hmm_page_is_idle(page);
+}
+
 static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nobody,
 			     unsigned long pfn)
 {
 	struct hmm_note note = { .page = pfn_to_page(pfn), .isolated = true };
 	unsigned long none = 0;
 
+	if (!HMM_KERNEL_BY_PFN)
+		return plain_evict_mapped(region, note.page);
 	migrate_device_range(&note.src, pfn, 1);
 	if (!(note.src & MIGRATE_PFN_MIGRATE))
 		return false;

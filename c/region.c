@@ -8,12 +8,56 @@
 #include "internal.h"
 #include "trace.h"
 
+/* Managed regions; read under RCU, each kept by its own reference. */
+static LIST_HEAD(regions);
+static DEFINE_SPINLOCK(regions_lock);
+
+/*
+ * Walk over all managed regions: NULL gives the first, a region the one after it, and takes
+ * its reference. A region that is removed meanwhile is still good, but may be dead.
+ */
+struct hmm_region *hmm_region_next(struct hmm_region *region)
+{
+	struct hmm_region *each, *next = NULL;
+
+	/* By number, so that the place is found even if @region has left the list. */
+	rcu_read_lock();
+	list_for_each_entry_rcu(each, &regions, list)
+		if ((!region || each->id > region->id) && (!next || each->id < next->id))
+			next = each;
+	/* One that has just been freed ends the walk: its device is gone, and so on. */
+	if (next && !kref_get_unless_zero(&next->kref))
+		next = NULL;
+	rcu_read_unlock();
+	if (region)
+		hmm_region_put(region);
+	return next;
+}
+
+static void hmm_region_unlist(void *data)
+{
+	struct hmm_region *region = data;
+
+	spin_lock(&regions_lock);
+	list_del_rcu(&region->list);
+	spin_unlock(&regions_lock);
+}
+
+static int hmm_region_list(struct hmm_region *region)
+{
+	spin_lock(&regions_lock);
+	list_add_rcu(&region->list, &regions);
+	spin_unlock(&regions_lock);
+	return devm_add_action_or_reset(region->devmem.device, hmm_region_unlist, region);
+}
+
 static void hmm_region_free(struct kref *kref)
 {
 	struct hmm_region *region = container_of(kref, struct hmm_region, kref);
 
 	xa_destroy(&region->accounts);
-	kfree(region);
+	xa_destroy(&region->poisoned);
+	kfree_rcu(region, rcu);
 }
 
 /**
@@ -66,6 +110,7 @@ struct hmm_region *hmm_region_alloc(struct device *device)
 	region->devmem.pfn_last = -1UL;
 	kref_init(&region->kref);
 	xa_init(&region->accounts);
+	xa_init(&region->poisoned);
 
 	region->group = devres_open_group(device, NULL, GFP_KERNEL);
 	if (!region->group) {
@@ -156,6 +201,8 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 		return region;
 	region->ops = params->ops;
 	region->driver_data = params->driver_data;
+	region->dma_device = params->dma_device;
+	region->fault_window = params->fault_window;
 
 	res = params->res;
 	if (!res) {
@@ -176,6 +223,9 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 	if (ret)
 		goto err_group;
 	ret = hmm_show_add(region);
+	if (ret)
+		goto err_group;
+	ret = hmm_region_list(region);
 	if (ret)
 		goto err_group;
 
@@ -213,6 +263,21 @@ void *hmm_region_data(const struct hmm_region *region)
 	return region->driver_data;
 }
 EXPORT_SYMBOL_GPL(hmm_region_data);
+
+/**
+ * hmm_region_ops() - the callbacks the region was added with
+ * @region: the region
+ *
+ * By them a driver knows another device of its own kind.
+ *
+ * Context: any.
+ * Return: hmm_region_params.ops.
+ */
+const struct hmm_region_ops *hmm_region_ops(const struct hmm_region *region)
+{
+	return region->ops;
+}
+EXPORT_SYMBOL_GPL(hmm_region_ops);
 
 /**
  * hmm_region_of_page() - whose page is this
@@ -272,6 +337,30 @@ int hmm_region_frames(struct hmm_region *region, struct hmm_core_stats *frames)
 }
 EXPORT_SYMBOL_GPL(hmm_region_frames);
 
+/*
+ * Frames lost their contents. They are never handed out again, and whoever maps one that is
+ * in use gets SIGBUS: when it touches private memory, at once where the CPU reads it directly.
+ */
+int hmm_region_poison(struct hmm_region *region, struct page *page, u64 npages)
+{
+	u64 index = hmm_region_page_index(region, page);
+	int ret;
+
+	ret = hmm_core_retire(region->core, index, npages);
+	for (; !ret && npages; npages--, index++, page++) {
+		ret = xa_err(xa_store(&region->poisoned, index, xa_mk_value(1), GFP_KERNEL));
+		if (!hmm_region_is_private(region))
+			hmm_rmap_kill(page);
+	}
+	return ret;
+}
+
+bool hmm_page_is_poisoned(struct hmm_region *region, struct page *page)
+{
+	return !xa_empty(&region->poisoned) &&
+	       xa_load(&region->poisoned, hmm_region_page_index(region, page));
+}
+
 /* The account of @mm, made if it has none. Pairs with hmm_account_put(). */
 struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm)
 {
@@ -328,20 +417,34 @@ u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm)
 }
 
 void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
-		      size_t counter, u64 n)
+		      unsigned int counter, u64 n)
 {
 	struct hmm_account *account;
 
 	if (!n)
 		return;
-	atomic64_add(n, (void *)&region->counters + counter);
+	atomic64_add(n, &region->counters.of[counter]);
 	if (!mm)
 		return;
 	rcu_read_lock();
 	account = xa_load(&region->accounts, (unsigned long)mm);
 	if (account)
-		atomic64_add(n, (void *)&account->counters + counter);
+		atomic64_add(n, &account->counters.of[counter]);
 	rcu_read_unlock();
+}
+
+/* What a move came to beside the pages that it moved. */
+void hmm_region_count_skipped(struct hmm_region *region, enum hmm_direction direction,
+			      const struct hmm_migrate *m)
+{
+	if (direction == HMM_TO_DEVICE) {
+		hmm_count(region, m->mm, huge_to_device, m->huge);
+		hmm_count(region, m->mm, no_frame, m->skipped[HMM_SKIP_NO_MEMORY]);
+	} else {
+		hmm_count(region, m->mm, huge_to_ram, m->huge);
+		hmm_count(region, m->mm, no_ram, m->skipped[HMM_SKIP_NO_MEMORY]);
+	}
+	hmm_count(region, m->mm, copy_failed, m->skipped[HMM_SKIP_COPY]);
 }
 
 /**
@@ -358,6 +461,8 @@ void hmm_region_stats(struct hmm_region *region, struct mm_struct *mm,
 {
 	struct hmm_counters *c = &region->counters;
 	struct hmm_account *account;
+	u64 *field = (u64 *)stats;
+	unsigned int i;
 
 	memset(stats, 0, sizeof(*stats));
 	rcu_read_lock();
@@ -365,14 +470,8 @@ void hmm_region_stats(struct hmm_region *region, struct mm_struct *mm,
 		account = xa_load(&region->accounts, (unsigned long)mm);
 		c = account ? &account->counters : NULL;
 	}
-	if (c) {
-		stats->to_device = atomic64_read(&c->to_device);
-		stats->to_ram_request = atomic64_read(&c->to_ram_request);
-		stats->to_ram_fault = atomic64_read(&c->to_ram_fault);
-		stats->cpu_faults = atomic64_read(&c->cpu_faults);
-		stats->ns_to_device = atomic64_read(&c->ns_to_device);
-		stats->ns_to_ram = atomic64_read(&c->ns_to_ram);
-	}
+	for (i = 0; c && i < ARRAY_SIZE(c->of); i++)
+		field[i] = atomic64_read(&c->of[i]);
 	rcu_read_unlock();
 }
 EXPORT_SYMBOL_GPL(hmm_region_stats);

@@ -56,6 +56,13 @@ static void show_stats(struct seq_file *s, const struct hmm_region_stats *stats,
 		{ "cpu_faults", stats->cpu_faults },
 		{ "ns_to_device", stats->ns_to_device },
 		{ "ns_to_ram", stats->ns_to_ram },
+		{ "to_ram_evict", stats->to_ram_evict },
+		{ "to_ram_teardown", stats->to_ram_teardown },
+		{ "huge_to_device", stats->huge_to_device },
+		{ "huge_to_ram", stats->huge_to_ram },
+		{ "no_frame", stats->no_frame },
+		{ "no_ram", stats->no_ram },
+		{ "copy_failed", stats->copy_failed },
 	};
 	unsigned int i;
 
@@ -126,6 +133,7 @@ int hmm_show_add(struct hmm_region *region)
 void hmm_show_init(void)
 {
 	show_root = debugfs_create_dir("hmm_devmem", NULL);
+	hmm_fail_init(show_root);
 }
 
 void hmm_show_exit(void)

@@ -61,6 +61,19 @@ static unsigned int drop_holes(struct hmm_batch *b, unsigned int n)
 	return dropped;
 }
 
+/* Pages that moved in whole 2 MiB folios; between migrate_vma_pages() and the end. */
+unsigned int hmm_batch_huge(const struct hmm_batch *b, unsigned int n)
+{
+	unsigned int i, npages = 0;
+
+	if (!HMM_SELECT_COMPOUND)
+		return 0;
+	for (i = 0; i < n; i += npages ? HMM_BLOCK_PAGES : 1)
+		if ((b->dst[i] & MIGRATE_PFN_COMPOUND) && (b->src[i] & MIGRATE_PFN_MIGRATE))
+			npages += HMM_BLOCK_PAGES;
+	return npages;
+}
+
 /* Pages with a destination; with @moved, only those that the kernel went along with. */
 unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved)
 {
@@ -73,9 +86,25 @@ unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool mov
 	return npages;
 }
 
-static void move_batch(struct hmm_region *region, struct hmm_batch *b,
-		       struct vm_area_struct *vma, unsigned long start, unsigned long end,
-		       struct hmm_migrate *m)
+/* No frame for anybody: what the plan would be. */
+static void plan_nothing(struct hmm_batch *b, unsigned int n, struct hmm_plan *plan)
+{
+	unsigned int i;
+
+	memset(plan, 0, sizeof(*plan));
+	memset(b->dst, 0, n * sizeof(*b->dst));
+	for (i = 0; i < n; i++)
+		if (b->src[i] & MIGRATE_PFN_MIGRATE)
+			plan->wanted += 1U << hmm_entry_order(b->src[i]);
+}
+
+/*
+ * Move what is in RAM, or, with @peer, on that device. Returns false if the driver cannot copy
+ * from @peer: nothing was moved then, nor counted.
+ */
+static bool move_from(struct hmm_region *region, struct hmm_region *peer,
+		      struct hmm_batch *b, struct vm_area_struct *vma, unsigned long start,
+		      unsigned long end, struct hmm_migrate *m)
 {
 	struct migrate_vma args = {
 		.vma = vma,
@@ -83,39 +112,49 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		.end = end,
 		.src = b->src,
 		.dst = b->dst,
-		.pgmap_owner = region->devmem.pagemap.owner,
-		.flags = MIGRATE_VMA_SELECT_SYSTEM |
+		.pgmap_owner = peer ? peer->devmem.pagemap.owner : region->devmem.pagemap.owner,
+		.flags = (peer ? hmm_region_select(peer) : MIGRATE_VMA_SELECT_SYSTEM) |
 			 (READ_ONCE(huge) ? hmm_region_select_huge(region, m) : 0),
 	};
 	unsigned int n = PHYS_PFN(end - start), filled, moved, holes = 0;
 	struct hmm_plan plan;
+	bool able = true;
 
 	if (migrate_vma_setup(&args)) {
 		m->skipped[HMM_SKIP_VMA] += n;
-		return;
+		return true;
 	}
 	if (!args.cpages) {
 		m->skipped[HMM_SKIP_BUSY] += n;
-		return;
+		return true;
 	}
 
-	if (!(m->flags & HMM_MIGRATE_HOLES))
+	if (peer)
+		hmm_leave_poisoned(peer, b, 0, n);
+	if (peer || !(m->flags & HMM_MIGRATE_HOLES))
 		holes = drop_holes(b, n);
-	if (hmm_core_plan_to_device(region->core, raw_smp_processor_id(), b->src, b->dst,
-				    n, b->seg, &plan)) {
+	if (hmm_should_fail(HMM_FAIL_FRAME)) {
+		plan_nothing(b, n, &plan);
+	} else if (hmm_core_plan_to_device(region->core, raw_smp_processor_id(), b->src,
+					   b->dst, n, b->seg, &plan)) {
 		/* Not an array of the kernel's making: give everything back untouched. */
 		WARN_ON_ONCE(1);
-		memset(b->dst, 0, n * sizeof(*b->dst));
-		memset(&plan, 0, sizeof(plan));
+		plan_nothing(b, n, &plan);
 	}
 	if (trace_alloc_fail_enabled() && plan.wanted > plan.claimed)
 		trace_alloc_fail(region, HMM_TO_DEVICE, plan.wanted - plan.claimed);
-	hmm_copy_to_device(region, b, n, &plan);
+	if (peer)
+		able = hmm_copy_from_peer(region, peer, b, n, &plan);
+	else
+		hmm_copy_to_device(region, b, n, &plan);
 	init_pages(region, b, n);
 	filled = hmm_batch_count(b, n, false);
 	migrate_vma_pages(&args);
 	moved = hmm_batch_count(b, n, true);
+	m->huge += hmm_batch_huge(b, n);
 	migrate_vma_finalize(&args);
+	if (!able)
+		return false;
 
 	m->moved += moved;
 	m->skipped[HMM_SKIP_HOLE] += holes;
@@ -123,6 +162,58 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 	m->skipped[HMM_SKIP_NO_MEMORY] += plan.wanted - plan.claimed;
 	m->skipped[HMM_SKIP_COPY] += plan.claimed - filled;
 	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
+	return true;
+}
+
+/*
+ * Pages on other devices come here directly where the driver can fetch them, else by way of
+ * RAM, where move_batch() finds them. Only direct moves are counted.
+ */
+static void fetch_from_peers(struct hmm_region *region, struct hmm_batch *b,
+			     struct vm_area_struct *vma, unsigned long start,
+			     unsigned long end, struct hmm_migrate *m)
+{
+	struct hmm_migrate part = { .mm = m->mm, .flags = m->flags };
+	struct hmm_region *peer = NULL;
+
+	while ((peer = hmm_region_next(peer))) {
+		if (peer == region || !percpu_ref_tryget_live(&peer->devmem.ref))
+			continue;
+		/* Memory that nothing ever moved to has no pages of this process. */
+		if (atomic64_read(&peer->counters.of[HMM_COUNTER(to_device)])) {
+			part.moved = 0;
+			if (!region->ops || !region->ops->copy_from_peer ||
+			    !move_from(region, peer, b, vma, start, end, &part))
+				hmm_to_ram_move(peer, b, vma, start, end, &part);
+			else
+				m->moved += part.moved;
+		}
+		percpu_ref_put(&peer->devmem.ref);
+	}
+	m->huge += part.huge;
+}
+
+/* What an earlier try has moved is there already, and no reason to complain. */
+static void move_batch(struct hmm_region *region, struct hmm_batch *b,
+		       struct vm_area_struct *vma, unsigned long start, unsigned long end,
+		       struct hmm_migrate *m)
+{
+	const struct hmm_migrate before = *m;
+	unsigned long direct, busy, missing;
+
+	fetch_from_peers(region, b, vma, start, end, m);
+	for (;;) {
+		direct = m->moved - before.moved;
+		memcpy(m->skipped, before.skipped, sizeof(m->skipped));
+		move_from(region, NULL, b, vma, start, end, m);
+		busy = m->skipped[HMM_SKIP_BUSY] - before.skipped[HMM_SKIP_BUSY];
+		m->skipped[HMM_SKIP_BUSY] -= min(direct, busy);
+
+		missing = m->skipped[HMM_SKIP_NO_MEMORY] - before.skipped[HMM_SKIP_NO_MEMORY];
+		if (!missing || !(m->flags & HMM_MIGRATE_MAKE_ROOM) ||
+		    !hmm_make_room(region, b, missing))
+			return;
+	}
 }
 
 /* With HMM_MIGRATE_STRICT: is every page mapped, readable, and of a kind that moves. */
@@ -179,6 +270,12 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 
 		if (fatal_signal_pending(current)) {
 			ret = -EINTR;
+		} else if (READ_ONCE(m->cancel)) {
+			ret = -ECANCELED;
+		} else if (percpu_ref_is_dying(&region->devmem.ref)) {
+			ret = -ENODEV;
+		} else if (direction == HMM_TO_DEVICE && hmm_sleep_is_near()) {
+			ret = -EAGAIN;
 		} else if (need_resched() || mmap_lock_is_contended(mm)) {
 			mmap_read_unlock(mm);
 			cond_resched();
@@ -199,23 +296,22 @@ out_batch:
  * @region: passed to @move
  * @m: the request; its results are set
  * @move: moves one batch
- * @direction: where to, for who looks on
- * @moved: counter that gets the pages moved
- * @ns: counter that gets the time
+ * @direction: where to
  *
  * Context and return value: as hmm_migrate_to_device().
  */
 int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
-		      enum hmm_direction direction, size_t moved, size_t ns)
+		      enum hmm_direction direction)
 {
+	const bool there = direction == HMM_TO_DEVICE;
 	u64 begin = ktime_get_ns();
-	int ret;
+	int ret, idx;
 
 	m->moved = 0;
+	m->huge = 0;
 	memset(m->skipped, 0, sizeof(m->skipped));
 	if (!PAGE_ALIGNED(m->start) || !PAGE_ALIGNED(m->end) || m->start >= m->end ||
-	    m->end > m->mm->task_size ||
-	    (m->flags & ~(HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES | HMM_MIGRATE_SMALL)))
+	    m->end > m->mm->task_size || (m->flags & ~HMM_MIGRATE_ALL))
 		return -EINVAL;
 	if (!percpu_ref_tryget_live(&region->devmem.ref))
 		return -ENODEV;
@@ -223,10 +319,21 @@ int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move
 		ret = -ESRCH;
 		goto out_ref;
 	}
+	idx = hmm_sleep_enter();
+	if (there && hmm_sleep_is_near()) {
+		ret = -EAGAIN;
+		goto out_sleep;
+	}
 	ret = walk(region, m, move, direction);
-	hmm_region_count(region, m->mm, moved, m->moved);
-	hmm_region_count(region, m->mm, ns, ktime_get_ns() - begin);
-	mmput(m->mm);
+	hmm_region_count(region, m->mm, there ? HMM_COUNTER(to_device) :
+						HMM_COUNTER(to_ram_request), m->moved);
+	hmm_region_count(region, m->mm, there ? HMM_COUNTER(ns_to_device) :
+						HMM_COUNTER(ns_to_ram), ktime_get_ns() - begin);
+	hmm_region_count_skipped(region, direction, m);
+out_sleep:
+	hmm_sleep_leave(idx);
+	/* Not in the context of a worker, where the end of a process could wait for itself. */
+	mmput_async(m->mm);
 out_ref:
 	percpu_ref_put(&region->devmem.ref);
 	return ret;
@@ -237,19 +344,20 @@ out_ref:
  * @region: where to
  * @m: what to move; says afterwards what was moved, and why the rest was not
  *
- * Moves anonymous pages (and, with HMM_MIGRATE_HOLES, addresses never touched). Whatever
- * cannot be moved stays in RAM; that is no error.
+ * Moves anonymous pages (and, with HMM_MIGRATE_HOLES, addresses never touched), also those
+ * that are on another managed device: directly if this driver has copy_from_peer(), else by
+ * way of RAM. Whatever cannot be moved stays where it is; that is no error.
  *
  * Context: process context, mmap lock not held; sleeps. Any number of calls may run side
  * by side.
  * Return: 0; -EINVAL unaligned, empty or impossible range, unknown flags, or, with
  * HMM_MIGRATE_STRICT, a page that is not mapped or not readable (nothing was moved);
- * -ENODEV the device is gone; -ESRCH the address space is; -EINTR deadly signal.
+ * -ENODEV the device is gone, or goes; -ESRCH the address space is; -EINTR deadly signal;
+ * -ECANCELED by hmm_migrate_cancel(); -EAGAIN the system is about to sleep (nothing was
+ * moved).
  */
 int hmm_migrate_to_device(struct hmm_region *region, struct hmm_migrate *m)
 {
-	return hmm_migrate_range(region, m, move_batch, HMM_TO_DEVICE,
-				 offsetof(struct hmm_counters, to_device),
-				 offsetof(struct hmm_counters, ns_to_device));
+	return hmm_migrate_range(region, m, move_batch, HMM_TO_DEVICE);
 }
 EXPORT_SYMBOL_GPL(hmm_migrate_to_device);

@@ -14,7 +14,7 @@
 static unsigned int fault_window = HMM_BATCH;
 module_param(fault_window, uint, 0644);
 MODULE_PARM_DESC(fault_window,
-		 "at most so many pages come home on a CPU fault (1 to 512, rounded down to a power of two; default 512)");
+		 "at most so many pages come home on a CPU fault (up to 512, rounded down to a power of two; 0 or 1: only the page that was touched; default 512)");
 
 /* The page that a fault is about is worth waiting for, so is what was asked for. */
 #define GFP_WANTED	(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN)
@@ -48,6 +48,8 @@ static void fill_entry(struct hmm_batch *b, unsigned int i, unsigned int run,
 	struct page *page;
 	unsigned int k;
 
+	if (hmm_should_fail(HMM_FAIL_RAM))
+		return;
 	/* A memory policy of the VMA speaks of single pages. */
 	if (run >= RUN_PAGES && !(vma && vma_policy(vma))) {
 		page = alloc_pages((gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_NORETRY, RUN_ORDER);
@@ -61,6 +63,23 @@ static void fill_entry(struct hmm_batch *b, unsigned int i, unsigned int run,
 	page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
 	if (page)
 		b->dst[i] = take_page(page);
+}
+
+/* Of @n entries from @i on, those that lost their contents stay: whoever touches one is told. */
+void hmm_leave_poisoned(struct hmm_region *region, struct hmm_batch *b, unsigned int i,
+			unsigned int n)
+{
+	struct page *page;
+	unsigned int k;
+
+	if (likely(xa_empty(&region->poisoned)))
+		return;
+	for (n += i; i < n; i++) {
+		page = migrate_pfn_to_page(b->src[i]);
+		for (k = 0; page && k < 1U << hmm_entry_order(b->src[i]); k++)
+			if (hmm_page_is_poisoned(region, page + k))
+				b->src[i] &= ~MIGRATE_PFN_MIGRATE;
+	}
 }
 
 /**
@@ -145,6 +164,7 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 		m->skipped[HMM_SKIP_BUSY] += n;
 		return 0;
 	}
+	hmm_leave_poisoned(region, b, 0, n);
 
 	for (i = 0; i < n; i++) {
 		nr = b->src[i] & MIGRATE_PFN_MIGRATE ? 1U << hmm_entry_order(b->src[i]) : 0;
@@ -173,6 +193,7 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 	filled = hmm_batch_count(b, n, false);
 	migrate_vma_pages(args);
 	moved = hmm_batch_count(b, n, true);
+	m->huge += hmm_batch_huge(b, n);
 	migrate_vma_finalize(args);
 
 	m->moved += moved;
@@ -191,11 +212,11 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 	unsigned long block = ALIGN_DOWN(vmf->address, PMD_SIZE);
 	unsigned long lo = max(block, vmf->vma->vm_start);
 	unsigned long hi = min(block + PMD_SIZE, vmf->vma->vm_end);
-	unsigned int max_pages = clamp(READ_ONCE(fault_window), 1U, (unsigned int)HMM_BATCH);
+	unsigned int max_pages = region->fault_window ?: READ_ONCE(fault_window);
 	struct hmm_window window;
 
-	/* A huge folio moves whole, if it still fills its block. */
-	if (HMM_SELECT_COMPOUND && PageCompound(vmf->page)) {
+	/* A huge folio moves whole, if it still fills its block, and none of it is lost. */
+	if (HMM_SELECT_COMPOUND && PageCompound(vmf->page) && xa_empty(&region->poisoned)) {
 		args->start = lo;
 		args->end = hi;
 		args->flags = HMM_SELECT_COMPOUND;
@@ -203,7 +224,8 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 	}
 	hmm_core_window(region->core, (unsigned long)vmf->vma->vm_mm,
 			PHYS_PFN(vmf->address), PHYS_PFN(lo), PHYS_PFN(hi),
-			rounddown_pow_of_two(max_pages), &window);
+			rounddown_pow_of_two(clamp(max_pages, 1U, (unsigned int)HMM_BATCH)),
+			&window);
 	args->start = window.first << PAGE_SHIFT;
 	args->end = args->start + (window.npages << PAGE_SHIFT);
 }
@@ -216,7 +238,8 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
  *
  * Context: mmap lock held for read, may sleep.
  * Return: 0, the CPU tries again, and finds RAM if the page was moved; VM_FAULT_OOM no
- * RAM; VM_FAULT_SIGBUS the driver could not read the page back.
+ * RAM; VM_FAULT_SIGBUS the driver could not read the page back; VM_FAULT_HWPOISON its
+ * contents are lost.
  */
 vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 {
@@ -229,6 +252,8 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 	struct hmm_batch *b;
 	vm_fault_t ret;
 
+	if (unlikely(hmm_page_is_poisoned(region, vmf->page)))
+		return VM_FAULT_HWPOISON;
 	fault_range(region, vmf, &args);
 	b = hmm_batch_get();
 	hmm_trace_begin(region, &trace, HMM_TO_RAM, HMM_CAUSE_FAULT, args.start,
@@ -242,12 +267,14 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 	hmm_count(region, mm, cpu_faults, 1);
 	hmm_count(region, mm, to_ram_fault, m.moved);
 	hmm_count(region, mm, ns_to_ram, ktime_get_ns() - begin);
+	hmm_region_count_skipped(region, HMM_TO_RAM, &m);
 	return ret;
 }
 
-static void move_batch(struct hmm_region *region, struct hmm_batch *b,
-		       struct vm_area_struct *vma, unsigned long start, unsigned long end,
-		       struct hmm_migrate *m)
+/* Bring one batch of a mapping home; the mmap lock is held. */
+void hmm_to_ram_move(struct hmm_region *region, struct hmm_batch *b,
+		     struct vm_area_struct *vma, unsigned long start, unsigned long end,
+		     struct hmm_migrate *m)
 {
 	struct migrate_vma args = {
 		.vma = vma,
@@ -269,8 +296,6 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
  */
 int hmm_migrate_to_ram(struct hmm_region *region, struct hmm_migrate *m)
 {
-	return hmm_migrate_range(region, m, move_batch, HMM_TO_RAM,
-				 offsetof(struct hmm_counters, to_ram_request),
-				 offsetof(struct hmm_counters, ns_to_ram));
+	return hmm_migrate_range(region, m, hmm_to_ram_move, HMM_TO_RAM);
 }
 EXPORT_SYMBOL_GPL(hmm_migrate_to_ram);

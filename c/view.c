@@ -93,7 +93,8 @@ struct hmm_view *hmm_view_attach(struct hmm_region *region,
 		}
 		hmm_region_get(region);
 	}
-	ret = mmu_interval_notifier_insert(&view->notifier, current->mm, 0,
+	ret = hmm_should_fail(HMM_FAIL_NOTIFIER) ? -ENOMEM :
+	      mmu_interval_notifier_insert(&view->notifier, current->mm, 0,
 					   ULONG_MAX & PAGE_MASK, &view_notifier_ops);
 	if (ret)
 		goto err_region;
@@ -315,9 +316,31 @@ out_mm:
 	return ret;
 }
 
+/* The device is about to use pages of its own memory: they are not the next to make room. */
+static void touch(struct hmm_region *region, const unsigned long *pfns, unsigned long npages)
+{
+	const unsigned long first = region->devmem.pfn_first, last = region->devmem.pfn_last;
+	unsigned long i, pfn, block, marked = -1UL;
+
+	if (!percpu_ref_tryget_live(&region->devmem.ref))
+		return;
+	for (i = 0; i < npages; i++) {
+		pfn = page_to_pfn(hmm_pfn_to_page(pfns[i]));
+		if (pfn < first || pfn >= last)
+			continue;
+		block = (pfn - first) / HMM_BLOCK_PAGES;
+		if (block != marked)
+			hmm_core_touch(region->core, pfn - first, 1);
+		marked = block;
+	}
+	percpu_ref_put(&region->devmem.ref);
+}
+
 static int view_map(struct hmm_view *view, unsigned long addr, const unsigned long *pfns,
 		    unsigned long npages, void *arg)
 {
+	if (view->region)
+		touch(view->region, pfns, npages);
 	return view->ops->map(view, addr, pfns, npages);
 }
 

@@ -40,6 +40,8 @@
 	(IS_ENABLED(CONFIG_DEVICE_PRIVATE) && HMM_KERNEL_MIGRATE && \
 	 HMM_HAVE_SYMBOL_DEVM_REQUEST_FREE_MEM_REGION)
 #define HMM_KERNEL_COHERENT	(HMM_HAVE_DEVICE_COHERENT && HMM_KERNEL_MIGRATE)
+/* Pages can be migrated by where they are; before 6.1 only by who maps them. */
+#define HMM_KERNEL_BY_PFN	HMM_HAVE_SYMBOL_MIGRATE_DEVICE_RANGE
 
 #if HMM_HAVE_DEVICE_COHERENT
 #define HMM_MEMORY_COHERENT	MEMORY_DEVICE_COHERENT
@@ -72,6 +74,20 @@
 		fn(page, 0); \
 	}
 #define HMM_FREE_OP(fn)		.page_free = fn##_op
+#endif
+
+/* An eventfd counted by what it was told, now it counts by one. */
+#if HMM_HAVE_EVENTFD_ONE
+#define hmm_eventfd_signal(ctx)	eventfd_signal(ctx)
+#else
+#define hmm_eventfd_signal(ctx)	eventfd_signal(ctx, 1)
+#endif
+
+/* Memory that went bad is reported to whoever it belongs to: since 6.0. */
+#if HMM_HAVE_MEMORY_FAILURE
+#define HMM_FAILURE_OP(fn)	.memory_failure = fn,
+#else
+#define HMM_FAILURE_OP(fn)
 #endif
 
 #if !HMM_HAVE_PAGE_PGMAP

@@ -66,37 +66,50 @@ static inline int hmm_call_info(struct hmm_region *region, const struct hmm_view
 	info->cpu_faults = stats.cpu_faults;
 	info->ns_to_device = stats.ns_to_device;
 	info->ns_to_ram = stats.ns_to_ram;
+	info->frames_retired = frames.retired;
+	return 0;
+}
+
+/* Turn what a user asks for into a request to the engine. */
+static inline int hmm_call_check_move(const struct hmm_region *region,
+				      const struct hmm_view *view, u64 addr, u64 len,
+				      u32 direction, u64 flags, struct hmm_migrate *m)
+{
+	int ret;
+
+	if (flags & ~(u64)(HMM_DMIRROR_MOVE_HOLES | HMM_DMIRROR_MOVE_MAKE_ROOM))
+		return -EINVAL;
+	ret = hmm_call_check_range(view, addr, len);
+	if (ret)
+		return ret;
+	if (!region)
+		return -EOPNOTSUPP;
+	if (direction != HMM_DMIRROR_TO_DEVICE && direction != HMM_DMIRROR_TO_RAM)
+		return -EINVAL;
+	*m = (struct hmm_migrate) {
+		.mm = hmm_view_mm(view), .start = addr, .end = addr + len,
+	};
+	if (direction == HMM_DMIRROR_TO_DEVICE)
+		m->flags = (flags & HMM_DMIRROR_MOVE_HOLES ? HMM_MIGRATE_HOLES : 0) |
+			   (flags & HMM_DMIRROR_MOVE_MAKE_ROOM ? HMM_MIGRATE_MAKE_ROOM : 0);
 	return 0;
 }
 
 static inline int hmm_call_move(struct hmm_region *region, const struct hmm_view *view,
 				struct hmm_dmirror_move *move)
 {
-	struct hmm_migrate m = { .mm = hmm_view_mm(view) };
 	u64 begin = ktime_get_ns();
+	struct hmm_migrate m;
 	int i, ret;
 
-	if (move->flags & ~(u64)HMM_DMIRROR_MOVE_HOLES)
-		return -EINVAL;
-	ret = hmm_call_check_range(view, move->addr, move->len);
+	ret = hmm_call_check_move(region, view, move->addr, move->len, move->direction,
+				  move->flags, &m);
 	if (ret)
 		return ret;
-	if (!region)
-		return -EOPNOTSUPP;
-	m.start = move->addr;
-	m.end = move->addr + move->len;
-
-	switch (move->direction) {
-	case HMM_DMIRROR_TO_DEVICE:
-		m.flags = move->flags & HMM_DMIRROR_MOVE_HOLES ? HMM_MIGRATE_HOLES : 0;
+	if (move->direction == HMM_DMIRROR_TO_DEVICE)
 		ret = hmm_migrate_to_device(region, &m);
-		break;
-	case HMM_DMIRROR_TO_RAM:
+	else
 		ret = hmm_migrate_to_ram(region, &m);
-		break;
-	default:
-		return -EINVAL;
-	}
 	memset(move->skipped, 0, sizeof(move->skipped));
 	for (i = 0; i < HMM_SKIP_NR; i++)
 		move->skipped[i] = m.skipped[i];

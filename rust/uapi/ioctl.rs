@@ -50,5 +50,9 @@ pub const INFO: u32 = iowr::<sys::hmm_dmirror_info>(0x40);
 pub const MOVE: u32 = iowr::<sys::hmm_dmirror_move>(0x41);
 /// Let the device work on memory in place.
 pub const COMPUTE: u32 = iowr::<sys::hmm_dmirror_compute>(0x42);
+/// Begin a move.
+pub const START: u32 = iowr::<sys::hmm_dmirror_start>(0x44);
+/// What came of it.
+pub const RESULT: u32 = iowr::<sys::hmm_dmirror_result>(0x45);
 /// Make the device fail.
 pub const FAIL: u32 = ioc(WRITE, b'H', 0x43, size_of::<sys::hmm_dmirror_fail>());

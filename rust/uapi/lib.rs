@@ -12,7 +12,7 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -73,8 +73,28 @@ pub enum Direction {
     ToDevice,
     /// As `ToDevice`, and addresses never touched get zeroed device pages.
     ToDeviceWithHoles,
+    /// As `ToDevice`, and what the device has not used for longest goes home if it is full.
+    ToDeviceMakingRoom,
     /// From the device to RAM.
     ToRam,
+}
+
+impl Direction {
+    /// `direction` and `flags` of the calls that move.
+    const fn raw(self) -> (u32, u64) {
+        match self {
+            Self::ToDevice => (sys::HMM_DMIRROR_TO_DEVICE, 0),
+            Self::ToDeviceWithHoles => (
+                sys::HMM_DMIRROR_TO_DEVICE,
+                sys::HMM_DMIRROR_MOVE_HOLES as u64,
+            ),
+            Self::ToDeviceMakingRoom => (
+                sys::HMM_DMIRROR_TO_DEVICE,
+                sys::HMM_DMIRROR_MOVE_MAKE_ROOM as u64,
+            ),
+            Self::ToRam => (sys::HMM_DMIRROR_TO_RAM, 0),
+        }
+    }
 }
 
 /// What memory a device has.
@@ -301,22 +321,54 @@ impl Device {
     /// # Errors
     /// EINVAL: a bad range; ENODEV, EPERM as [`Device::info`].
     pub fn mv(&self, range: Range, direction: Direction) -> Result<sys::hmm_dmirror_move> {
-        let (direction, flags) = match direction {
-            Direction::ToDevice => (sys::HMM_DMIRROR_TO_DEVICE, 0),
-            Direction::ToDeviceWithHoles => {
-                (sys::HMM_DMIRROR_TO_DEVICE, sys::HMM_DMIRROR_MOVE_HOLES)
-            }
-            Direction::ToRam => (sys::HMM_DMIRROR_TO_RAM, 0),
-        };
+        let (direction, flags) = direction.raw();
         let mut arg = sys::hmm_dmirror_move {
             size: size_of_u32::<sys::hmm_dmirror_move>(),
             direction,
             addr: range.addr,
             len: range.len,
-            flags: flags.into(),
+            flags,
             ..Default::default()
         };
         self.call("MOVE", ioctl::MOVE, &mut arg)?;
+        Ok(arg)
+    }
+
+    /// Begins a move and returns its number. `eventfd` counts up when it is over.
+    ///
+    /// # Errors
+    /// EBUSY: 64 are under way or not fetched; EBADF: no eventfd; as [`Device::mv`].
+    pub fn start(
+        &self,
+        range: Range,
+        direction: Direction,
+        eventfd: Option<BorrowedFd<'_>>,
+    ) -> Result<u64> {
+        let (direction, flags) = direction.raw();
+        let mut arg = sys::hmm_dmirror_start {
+            size: size_of_u32::<sys::hmm_dmirror_start>(),
+            direction,
+            addr: range.addr,
+            len: range.len,
+            flags,
+            eventfd: eventfd.map_or(-1, |fd| fd.as_raw_fd()),
+            ..Default::default()
+        };
+        self.call("START", ioctl::START, &mut arg)?;
+        Ok(arg.id)
+    }
+
+    /// What came of the move with this number, or, for 0, of the one that was over first.
+    ///
+    /// # Errors
+    /// EAGAIN: it is not over; ENOENT: there is none.
+    pub fn result(&self, id: u64) -> Result<sys::hmm_dmirror_result> {
+        let mut arg = sys::hmm_dmirror_result {
+            size: size_of_u32::<sys::hmm_dmirror_result>(),
+            id,
+            ..Default::default()
+        };
+        self.call("RESULT", ioctl::RESULT, &mut arg)?;
         Ok(arg)
     }
 

@@ -2,6 +2,7 @@
 // GENERATED from c/drivers/dmirror/hmm_dmirror.h by `make gen`; not to be edited.
 
 pub const HMM_DMIRROR_FLAG_FAIL_ALLOC: u32 = 1;
+pub type __s32 = ::core::ffi::c_int;
 pub type __u32 = ::core::ffi::c_uint;
 pub type __u64 = ::core::ffi::c_ulonglong;
 /// struct hmm_dmirror_cmd - argument of the calls shared with the test driver
@@ -66,6 +67,7 @@ pub type _bindgen_ty_2 = ::core::ffi::c_uint;
 /// @cpu_faults: (out) CPU faults served
 /// @ns_to_device: (out) time spent moving to the device
 /// @ns_to_ram: (out) time spent moving back, faults included
+/// @frames_retired: (out) frames out of use for good, because their memory went bad
 ///
 /// The process counters are those of the caller's address space on this device
 /// since it first opened it.
@@ -86,10 +88,11 @@ pub struct hmm_dmirror_info {
     pub cpu_faults: __u64,
     pub ns_to_device: __u64,
     pub ns_to_ram: __u64,
+    pub frames_retired: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of hmm_dmirror_info"][::core::mem::size_of::<hmm_dmirror_info>() - 96usize];
+    ["Size of hmm_dmirror_info"][::core::mem::size_of::<hmm_dmirror_info>() - 104usize];
     ["Alignment of hmm_dmirror_info"][::core::mem::align_of::<hmm_dmirror_info>() - 8usize];
     ["Offset of field: hmm_dmirror_info::size"]
         [::core::mem::offset_of!(hmm_dmirror_info, size) - 0usize];
@@ -119,6 +122,8 @@ const _: () = {
         [::core::mem::offset_of!(hmm_dmirror_info, ns_to_device) - 80usize];
     ["Offset of field: hmm_dmirror_info::ns_to_ram"]
         [::core::mem::offset_of!(hmm_dmirror_info, ns_to_ram) - 88usize];
+    ["Offset of field: hmm_dmirror_info::frames_retired"]
+        [::core::mem::offset_of!(hmm_dmirror_info, frames_retired) - 96usize];
 };
 pub const HMM_DMIRROR_TO_DEVICE: _bindgen_ty_3 = 1;
 pub const HMM_DMIRROR_TO_RAM: _bindgen_ty_3 = 2;
@@ -133,6 +138,7 @@ pub const HMM_DMIRROR_SKIP_HOLE: _bindgen_ty_4 = 6;
 pub const HMM_DMIRROR_SKIP_NR: _bindgen_ty_4 = 7;
 pub type _bindgen_ty_4 = ::core::ffi::c_uint;
 pub const HMM_DMIRROR_MOVE_HOLES: _bindgen_ty_5 = 1;
+pub const HMM_DMIRROR_MOVE_MAKE_ROOM: _bindgen_ty_5 = 2;
 pub type _bindgen_ty_5 = ::core::ffi::c_uint;
 /// struct hmm_dmirror_move - move what can be moved, say what was not and why
 /// @size: (in) sizeof(struct hmm_dmirror_move)
@@ -178,6 +184,88 @@ const _: () = {
         [::core::mem::offset_of!(hmm_dmirror_move, skipped) - 40usize];
     ["Offset of field: hmm_dmirror_move::ns"]
         [::core::mem::offset_of!(hmm_dmirror_move, ns) - 104usize];
+};
+/// struct hmm_dmirror_start - begin a move, and go on without waiting for it
+/// @size: (in) sizeof(struct hmm_dmirror_start)
+/// @direction: (in) as in struct hmm_dmirror_move, like @addr, @len, @flags
+/// @addr: (in) start, page aligned
+/// @len: (in) bytes, a multiple of the page size, not 0
+/// @flags: (in) HMM_DMIRROR_MOVE_*
+/// @eventfd: (in) descriptor of an eventfd that counts up when the move is over, or -1
+/// @reserved: (in) 0
+/// @id: (out) names the move; never 0
+///
+/// The descriptor polls readable while there is a result to fetch. Moves still under way when
+/// it is closed are ended. EBUSY: 64 moves are under way, or their results not fetched. EBADF:
+/// @eventfd is none.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hmm_dmirror_start {
+    pub size: __u32,
+    pub direction: __u32,
+    pub addr: __u64,
+    pub len: __u64,
+    pub flags: __u64,
+    pub eventfd: __s32,
+    pub reserved: __u32,
+    pub id: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hmm_dmirror_start"][::core::mem::size_of::<hmm_dmirror_start>() - 48usize];
+    ["Alignment of hmm_dmirror_start"][::core::mem::align_of::<hmm_dmirror_start>() - 8usize];
+    ["Offset of field: hmm_dmirror_start::size"]
+        [::core::mem::offset_of!(hmm_dmirror_start, size) - 0usize];
+    ["Offset of field: hmm_dmirror_start::direction"]
+        [::core::mem::offset_of!(hmm_dmirror_start, direction) - 4usize];
+    ["Offset of field: hmm_dmirror_start::addr"]
+        [::core::mem::offset_of!(hmm_dmirror_start, addr) - 8usize];
+    ["Offset of field: hmm_dmirror_start::len"]
+        [::core::mem::offset_of!(hmm_dmirror_start, len) - 16usize];
+    ["Offset of field: hmm_dmirror_start::flags"]
+        [::core::mem::offset_of!(hmm_dmirror_start, flags) - 24usize];
+    ["Offset of field: hmm_dmirror_start::eventfd"]
+        [::core::mem::offset_of!(hmm_dmirror_start, eventfd) - 32usize];
+    ["Offset of field: hmm_dmirror_start::reserved"]
+        [::core::mem::offset_of!(hmm_dmirror_start, reserved) - 36usize];
+    ["Offset of field: hmm_dmirror_start::id"]
+        [::core::mem::offset_of!(hmm_dmirror_start, id) - 40usize];
+};
+/// struct hmm_dmirror_result - what came of a move that was started
+/// @size: (in) sizeof(struct hmm_dmirror_result)
+/// @error: (out) 0, or the errno with which HMM_DMIRROR_MOVE would have failed
+/// @id: (in) which move, 0 for whichever was over first; (out) which it is
+/// @moved: (out) as in struct hmm_dmirror_move, like @skipped and @ns
+/// @skipped: (out) pages not moved, by reason; the unused rest is 0
+/// @ns: (out) time from start to end
+///
+/// A result is fetched once. EAGAIN: the move is not over; ENOENT: there is none.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hmm_dmirror_result {
+    pub size: __u32,
+    pub error: __u32,
+    pub id: __u64,
+    pub moved: __u64,
+    pub skipped: [__u64; 8usize],
+    pub ns: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hmm_dmirror_result"][::core::mem::size_of::<hmm_dmirror_result>() - 96usize];
+    ["Alignment of hmm_dmirror_result"][::core::mem::align_of::<hmm_dmirror_result>() - 8usize];
+    ["Offset of field: hmm_dmirror_result::size"]
+        [::core::mem::offset_of!(hmm_dmirror_result, size) - 0usize];
+    ["Offset of field: hmm_dmirror_result::error"]
+        [::core::mem::offset_of!(hmm_dmirror_result, error) - 4usize];
+    ["Offset of field: hmm_dmirror_result::id"]
+        [::core::mem::offset_of!(hmm_dmirror_result, id) - 8usize];
+    ["Offset of field: hmm_dmirror_result::moved"]
+        [::core::mem::offset_of!(hmm_dmirror_result, moved) - 16usize];
+    ["Offset of field: hmm_dmirror_result::skipped"]
+        [::core::mem::offset_of!(hmm_dmirror_result, skipped) - 24usize];
+    ["Offset of field: hmm_dmirror_result::ns"]
+        [::core::mem::offset_of!(hmm_dmirror_result, ns) - 88usize];
 };
 pub const HMM_DMIRROR_CHECKSUM: _bindgen_ty_6 = 1;
 pub const HMM_DMIRROR_ADD: _bindgen_ty_6 = 2;

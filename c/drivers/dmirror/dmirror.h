@@ -5,14 +5,18 @@
  *	device.c	platform devices come and go
  *	memory.c	the device's memory: copying in, out, clearing
  *	mirror.c	the device's page table for a process, and work done through it
+ *	job.c		moves that go on by themselves
  *	file.c		/dev/hmm_dmirror*
  */
 #ifndef DMIRROR_H
 #define DMIRROR_H
 
 #include <linux/kref.h>
+#include <linux/list.h>
 #include <linux/miscdevice.h>
+#include <linux/poll.h>
 #include <linux/spinlock.h>
+#include <linux/wait.h>
 #include <linux/xarray.h>
 
 #include "hmm_devmem.h"
@@ -53,6 +57,14 @@ struct dmirror {
 	struct hmm_view *view;
 	struct xarray blocks;		/* address / 2 MiB -> struct dmirror_block */
 	bool small_once;		/* the next move splits huge pages */
+
+	/* Moves that go on by themselves: job.c */
+	spinlock_t jobs_lock;
+	struct list_head running;
+	struct list_head finished;	/* the first first */
+	unsigned int nr_jobs;
+	u64 last_id;
+	wait_queue_head_t job_done;
 };
 
 /* device.c */
@@ -72,6 +84,14 @@ int dmirror_read_resident(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_exclusive(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd);
 int dmirror_check_exclusive(struct dmirror *dmirror, const struct hmm_dmirror_cmd *cmd);
 int dmirror_compute(struct dmirror *dmirror, struct hmm_dmirror_compute *compute);
+
+/* job.c */
+void dmirror_jobs_init(struct dmirror *dmirror);
+void dmirror_jobs_end(struct dmirror *dmirror);
+int dmirror_job_start(struct dmirror *dmirror, struct hmm_dmirror_start *start);
+int dmirror_job_result(struct dmirror *dmirror, struct hmm_dmirror_result *result);
+__poll_t dmirror_job_poll(struct dmirror *dmirror, struct file *filp,
+			  struct poll_table_struct *wait);
 
 /* file.c */
 extern const struct file_operations dmirror_fops;

@@ -24,6 +24,7 @@ static int dmirror_open(struct inode *inode, struct file *filp)
 	if (!dmirror)
 		return -ENOMEM;
 	xa_init(&dmirror->blocks);
+	dmirror_jobs_init(dmirror);
 	dmirror->device = device;
 	view = hmm_view_attach(device->region, &dmirror_view_ops, dmirror);
 	if (IS_ERR(view)) {
@@ -41,6 +42,7 @@ static int dmirror_release(struct inode *inode, struct file *filp)
 {
 	struct dmirror *dmirror = filp->private_data;
 
+	dmirror_jobs_end(dmirror);
 	hmm_view_detach(dmirror->view);
 	dmirror_free_table(dmirror);
 	dmirror_device_put(dmirror->device);
@@ -171,6 +173,8 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 		struct hmm_dmirror_move move;
 		struct hmm_dmirror_compute compute;
 		struct hmm_dmirror_fail fail;
+		struct hmm_dmirror_start start;
+		struct hmm_dmirror_result result;
 	} u;
 	int ret;
 
@@ -188,6 +192,12 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 		break;
 	case HMM_DMIRROR_COMPUTE:
 		ret = compute_ioctl(dmirror, &u.compute);
+		break;
+	case HMM_DMIRROR_START:
+		ret = dmirror_job_start(dmirror, &u.start);
+		break;
+	case HMM_DMIRROR_RESULT:
+		ret = dmirror_job_result(dmirror, &u.result);
 		break;
 	default:
 		return fail_ioctl(dmirror, &u.fail);
@@ -220,6 +230,8 @@ static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 	case HMM_DMIRROR_MOVE:
 	case HMM_DMIRROR_COMPUTE:
 	case HMM_DMIRROR_FAIL:
+	case HMM_DMIRROR_START:
+	case HMM_DMIRROR_RESULT:
 		call = sized_ioctl;
 		break;
 	default:
@@ -262,11 +274,20 @@ static void dmirror_show_fdinfo(struct seq_file *s, struct file *filp)
 			dmirror->view);
 }
 
+static __poll_t dmirror_poll(struct file *filp, poll_table *wait)
+{
+	struct dmirror *dmirror = filp->private_data;
+
+	return dmirror_job_poll(dmirror, filp, wait) |
+	       (READ_ONCE(dmirror->device->dead) ? EPOLLHUP : 0);
+}
+
 const struct file_operations dmirror_fops = {
 	.owner = THIS_MODULE,
 	.open = dmirror_open,
 	.release = dmirror_release,
 	.mmap = dmirror_mmap,
+	.poll = dmirror_poll,
 	.unlocked_ioctl = dmirror_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.show_fdinfo = dmirror_show_fdinfo,

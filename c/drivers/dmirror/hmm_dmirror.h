@@ -98,6 +98,7 @@ enum {
  * @cpu_faults: (out) CPU faults served
  * @ns_to_device: (out) time spent moving to the device
  * @ns_to_ram: (out) time spent moving back, faults included
+ * @frames_retired: (out) frames out of use for good, because their memory went bad
  *
  * The process counters are those of the caller's address space on this device
  * since it first opened it.
@@ -117,6 +118,7 @@ struct hmm_dmirror_info {
 	__u64 cpu_faults;
 	__u64 ns_to_device;
 	__u64 ns_to_ram;
+	__u64 frames_retired;
 };
 #define HMM_DMIRROR_INFO		_IOWR('H', 0x40, struct hmm_dmirror_info)
 
@@ -142,6 +144,8 @@ enum {
 enum {
 	/* To the device: give zeroed device pages to addresses never touched, too. */
 	HMM_DMIRROR_MOVE_HOLES		= 1,
+	/* To a full device: what it has not used for longest goes home to make room. */
+	HMM_DMIRROR_MOVE_MAKE_ROOM	= 2,
 };
 
 /**
@@ -169,6 +173,54 @@ struct hmm_dmirror_move {
 	__u64 ns;
 };
 #define HMM_DMIRROR_MOVE		_IOWR('H', 0x41, struct hmm_dmirror_move)
+
+/**
+ * struct hmm_dmirror_start - begin a move, and go on without waiting for it
+ * @size: (in) sizeof(struct hmm_dmirror_start)
+ * @direction: (in) as in struct hmm_dmirror_move, like @addr, @len, @flags
+ * @addr: (in) start, page aligned
+ * @len: (in) bytes, a multiple of the page size, not 0
+ * @flags: (in) HMM_DMIRROR_MOVE_*
+ * @eventfd: (in) descriptor of an eventfd that counts up when the move is over, or -1
+ * @reserved: (in) 0
+ * @id: (out) names the move; never 0
+ *
+ * The descriptor polls readable while there is a result to fetch. Moves still under way when
+ * it is closed are ended. EBUSY: 64 moves are under way, or their results not fetched. EBADF:
+ * @eventfd is none.
+ */
+struct hmm_dmirror_start {
+	__u32 size;
+	__u32 direction;
+	__u64 addr;
+	__u64 len;
+	__u64 flags;
+	__s32 eventfd;
+	__u32 reserved;
+	__u64 id;
+};
+#define HMM_DMIRROR_START		_IOWR('H', 0x44, struct hmm_dmirror_start)
+
+/**
+ * struct hmm_dmirror_result - what came of a move that was started
+ * @size: (in) sizeof(struct hmm_dmirror_result)
+ * @error: (out) 0, or the errno with which HMM_DMIRROR_MOVE would have failed
+ * @id: (in) which move, 0 for whichever was over first; (out) which it is
+ * @moved: (out) as in struct hmm_dmirror_move, like @skipped and @ns
+ * @skipped: (out) pages not moved, by reason; the unused rest is 0
+ * @ns: (out) time from start to end
+ *
+ * A result is fetched once. EAGAIN: the move is not over; ENOENT: there is none.
+ */
+struct hmm_dmirror_result {
+	__u32 size;
+	__u32 error;
+	__u64 id;
+	__u64 moved;
+	__u64 skipped[8];
+	__u64 ns;
+};
+#define HMM_DMIRROR_RESULT		_IOWR('H', 0x45, struct hmm_dmirror_result)
 
 /* hmm_dmirror_compute.op */
 enum {

@@ -87,6 +87,28 @@ static int zero(struct hmm_region *region, struct hmm_copy *copy)
 	return 0;
 }
 
+/* From another device of this kind. Any other is not made of RAM. */
+static int copy_from_peer(struct hmm_region *region, struct hmm_copy *copy)
+{
+	struct dmirror_device *device = hmm_region_data(region);
+	struct dmirror_device *peer = hmm_region_data(copy->peer);
+	struct hmm_segment *seg;
+	u32 i;
+
+	if (hmm_region_ops(copy->peer) != &dmirror_region_ops)
+		return -EOPNOTSUPP;
+	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
+		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE)) {
+			seg->status = -EIO;
+			continue;
+		}
+		for (i = 0; i < seg->npages; i++)
+			copy_highpage(backing_page(device, seg->dst + i),
+				      backing_page(peer, seg->src + i));
+	}
+	return 0;
+}
+
 /* The copies above are done when they return; a real device waits for its fence here. */
 static int wait(struct hmm_region *region, struct hmm_copy *copy)
 {
@@ -98,6 +120,7 @@ const struct hmm_region_ops dmirror_region_ops = {
 	.copy_to_ram = copy_to_ram,
 	.zero = zero,
 	.wait = wait,
+	.copy_from_peer = copy_from_peer,
 };
 
 static void free_blocks(void *data)

@@ -202,6 +202,39 @@ static void write_page(struct dmirror_work *work, void *data, bool on_device)
 	work->bounce += PAGE_SIZE;
 }
 
+/* Through a bounce buffer, chunk by chunk, between the range and the user's buffer. */
+static int transfer(struct dmirror *dmirror, struct dmirror_work *work,
+		    struct hmm_dmirror_cmd *cmd)
+{
+	unsigned long last = cmd->addr + cmd->npages * PAGE_SIZE;
+	unsigned long addr, len;
+	void __user *user;
+	void *buffer;
+	int ret = 0;
+
+	buffer = kvmalloc(CHUNK_PAGES * PAGE_SIZE, GFP_KERNEL);
+	if (!buffer)
+		return -ENOMEM;
+	for (addr = cmd->addr; addr < last; addr += len) {
+		len = min(CHUNK_PAGES * PAGE_SIZE, last - addr);
+		user = u64_to_user_ptr(cmd->ptr + (addr - cmd->addr));
+		if (work->write && copy_from_user(buffer, user, len)) {
+			ret = -EFAULT;
+			break;
+		}
+		work->bounce = buffer;
+		ret = do_work(dmirror, work, addr, addr + len, last);
+		if (!ret && !work->write && copy_to_user(user, buffer, len))
+			ret = -EFAULT;
+		if (ret)
+			break;
+		cmd->cpages += PHYS_PFN(len);
+	}
+	cmd->faults = work->faults;
+	kvfree(buffer);
+	return ret;
+}
+
 /**
  * dmirror_read() - the device reads a range into a user buffer
  * @dmirror: the file
@@ -212,31 +245,8 @@ static void write_page(struct dmirror_work *work, void *data, bool on_device)
 int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 {
 	struct dmirror_work work = { .page = read_page };
-	unsigned long last = cmd->addr + cmd->npages * PAGE_SIZE;
-	unsigned long addr = cmd->addr, n;
-	void *buffer;
-	int ret = 0;
 
-	buffer = kvmalloc(CHUNK_PAGES * PAGE_SIZE, GFP_KERNEL);
-	if (!buffer)
-		return -ENOMEM;
-	while (cmd->cpages < cmd->npages) {
-		n = min_t(u64, CHUNK_PAGES, cmd->npages - cmd->cpages);
-		work.bounce = buffer;
-		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE, last);
-		if (ret)
-			break;
-		if (copy_to_user(u64_to_user_ptr(cmd->ptr + cmd->cpages * PAGE_SIZE), buffer,
-				 n * PAGE_SIZE)) {
-			ret = -EFAULT;
-			break;
-		}
-		cmd->cpages += n;
-		addr += n * PAGE_SIZE;
-	}
-	cmd->faults = work.faults;
-	kvfree(buffer);
-	return ret;
+	return transfer(dmirror, &work, cmd);
 }
 
 /**
@@ -249,32 +259,8 @@ int dmirror_read(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 int dmirror_write(struct dmirror *dmirror, struct hmm_dmirror_cmd *cmd)
 {
 	struct dmirror_work work = { .page = write_page, .write = true };
-	unsigned long last = cmd->addr + cmd->npages * PAGE_SIZE;
-	unsigned long addr = cmd->addr, n;
-	void *buffer;
-	int ret = 0;
 
-	buffer = kvmalloc(CHUNK_PAGES * PAGE_SIZE, GFP_KERNEL);
-	if (!buffer)
-		return -ENOMEM;
-	while (cmd->cpages < cmd->npages) {
-		n = min_t(u64, CHUNK_PAGES, cmd->npages - cmd->cpages);
-		if (copy_from_user(buffer,
-				   u64_to_user_ptr(cmd->ptr + cmd->cpages * PAGE_SIZE),
-				   n * PAGE_SIZE)) {
-			ret = -EFAULT;
-			break;
-		}
-		work.bounce = buffer;
-		ret = do_work(dmirror, &work, addr, addr + n * PAGE_SIZE, last);
-		if (ret)
-			break;
-		cmd->cpages += n;
-		addr += n * PAGE_SIZE;
-	}
-	cmd->faults = work.faults;
-	kvfree(buffer);
-	return ret;
+	return transfer(dmirror, &work, cmd);
 }
 
 static void compute_page(struct dmirror_work *work, void *data, bool on_device)

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn c_says_the_same() {
-    let expected: [(&str, u64); 19] = [
+    let expected: [(&str, u64); 23] = [
         ("HMM_DMIRROR_READ", ioctl::READ_NR.into()),
         ("HMM_DMIRROR_WRITE", ioctl::WRITE_NR.into()),
         ("HMM_DMIRROR_MIGRATE_TO_DEV", ioctl::MIGRATE_TO_DEV.into()),
@@ -22,6 +22,16 @@ fn c_says_the_same() {
         ("HMM_DMIRROR_MOVE", ioctl::MOVE.into()),
         ("HMM_DMIRROR_COMPUTE", ioctl::COMPUTE.into()),
         ("HMM_DMIRROR_FAIL", ioctl::FAIL.into()),
+        ("HMM_DMIRROR_START", ioctl::START.into()),
+        ("HMM_DMIRROR_RESULT", ioctl::RESULT.into()),
+        (
+            "sizeof(struct hmm_dmirror_start)",
+            size_of::<sys::hmm_dmirror_start>() as u64,
+        ),
+        (
+            "sizeof(struct hmm_dmirror_result)",
+            size_of::<sys::hmm_dmirror_result>() as u64,
+        ),
         (
             "sizeof(struct hmm_dmirror_cmd)",
             size_of::<sys::hmm_dmirror_cmd>() as u64,

@@ -7,6 +7,7 @@
 mod buffer;
 mod data;
 mod device;
+mod engine;
 mod eyes;
 mod failing;
 mod harness;
@@ -42,6 +43,7 @@ fn tests() -> Vec<Test> {
         mm::TESTS,
         life::TESTS,
         failing::TESTS,
+        engine::TESTS,
         input::TESTS,
         storm::TESTS,
         eyes::TESTS,

@@ -280,6 +280,11 @@ fn unbound<T>(env: &Env, work: impl FnOnce(&Path, &str) -> Result<T, Stop>) -> R
     result
 }
 
+/// Takes the first device away and brings it back, as new.
+pub fn renew(env: &Env) -> Outcome {
+    unbound(env, |_, name| Ok(fs::write(format!("{DRIVER}/unbind"), name)?))
+}
+
 fn unbind(env: &Env) -> Outcome {
     unbound(env, |node, name| {
         let device = env.open()?;
