@@ -8,6 +8,9 @@
 
 #include "dmirror.h"
 
+/* The memory is made of blocks of 2 MiB, also where no process has pages of that size. */
+#define BLOCK_ORDER	(PMD_SHIFT - PAGE_SHIFT)
+
 /* Shall this segment fail? Counts it, if somebody asked for failures of this leg. */
 static bool should_fail(struct dmirror_device *device, u32 leg)
 {
@@ -128,7 +131,7 @@ static void free_blocks(void *data)
 	struct dmirror_device *device = data;
 
 	while (device->nr_blocks)
-		__free_pages(device->blocks[--device->nr_blocks], HPAGE_PMD_ORDER);
+		__free_pages(device->blocks[--device->nr_blocks], BLOCK_ORDER);
 	kvfree(device->blocks);
 	device->blocks = NULL;
 }
@@ -147,7 +150,7 @@ int dmirror_memory_add(struct device *dev, struct dmirror_device *device, u64 si
 		return ret;
 	while (device->nr_blocks < wanted) {
 		struct page *block = alloc_pages(GFP_HIGHUSER | __GFP_ZERO | __GFP_NOWARN |
-						 __GFP_RETRY_MAYFAIL, HPAGE_PMD_ORDER);
+						 __GFP_RETRY_MAYFAIL, BLOCK_ORDER);
 
 		if (!block)
 			return -ENOMEM;

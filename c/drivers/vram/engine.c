@@ -23,7 +23,7 @@ MODULE_PARM_DESC(timeout_ms, "the engine is reset if a batch takes longer (defau
 /* Batches that can be had when there is no memory. */
 #define RESERVED	4
 /* Waiting to be submitted. */
-#define TODO		(-EINPROGRESS)
+#define PENDING		(-EINPROGRESS)
 
 /* Pages of video memory that a segment is about. */
 static u64 video_index(const struct vram_batch *batch, const struct hmm_segment *seg)
@@ -34,20 +34,15 @@ static u64 video_index(const struct vram_batch *batch, const struct hmm_segment 
 static void cpu_segment(struct vram_batch *batch, struct hmm_segment *seg)
 {
 	void *video = batch->vram->aperture + video_index(batch, seg) * PAGE_SIZE;
-	void *ram;
 	u32 i;
 
 	for (i = 0; i < seg->npages; i++, video += PAGE_SIZE) {
 		switch (batch->op) {
 		case VRAM_WRITE:
-			ram = kmap_local_page(pfn_to_page(seg->src + i));
-			memcpy(video, ram, PAGE_SIZE);
-			kunmap_local(ram);
+			memcpy(video, pfn_to_kaddr(seg->src + i), PAGE_SIZE);
 			break;
 		case VRAM_READ:
-			ram = kmap_local_page(pfn_to_page(seg->dst + i));
-			memcpy(ram, video, PAGE_SIZE);
-			kunmap_local(ram);
+			memcpy(pfn_to_kaddr(seg->dst + i), video, PAGE_SIZE);
 			break;
 		case VRAM_CLEAR:
 			memset(video, 0, PAGE_SIZE);
@@ -63,7 +58,7 @@ static void cpu_work(struct work_struct *work)
 	unsigned int i;
 
 	for (i = 0; i < batch->nr; i++) {
-		if (batch->seg[i].status == TODO)
+		if (batch->seg[i].status == PENDING)
 			cpu_segment(batch, &batch->seg[i]);
 		cond_resched();
 	}
@@ -95,7 +90,7 @@ void vram_batch_init(struct vram_batch *batch, struct vram_device *vram, enum vr
 	batch->alone = false;
 	batch->dma_only = false;
 	for (i = 0; i < nr; i++)
-		seg[i].status = TODO;
+		seg[i].status = PENDING;
 }
 
 /* One of the things that a batch waits for has happened. */
@@ -111,7 +106,7 @@ static void fail_batch(struct vram_batch *batch, int err)
 	unsigned int i;
 
 	for (i = 0; i < batch->nr; i++)
-		if (batch->seg[i].status == TODO)
+		if (batch->seg[i].status == PENDING)
 			batch->seg[i].status = err;
 	vram_batch_end(batch);
 }
@@ -154,8 +149,8 @@ static bool try_again(struct vram_batch *batch, unsigned int tries)
 	for (seg = batch->seg; seg < batch->seg + batch->nr; seg++) {
 		status = READ_ONCE(seg->status);
 		/* Ended by a reset, or by another segment of the same command. */
-		if (status == -EAGAIN || (status == -EIO && !alone) || status == TODO) {
-			seg->status = tries < MAX_TRIES ? TODO : -EIO;
+		if (status == -EAGAIN || (status == -EIO && !alone) || status == PENDING) {
+			seg->status = tries < MAX_TRIES ? PENDING : -EIO;
 			again = true;
 		}
 	}
