@@ -4,8 +4,14 @@
 use crate::PAGE;
 use crate::counters::{Counters, Region, Snapshot};
 
-/// Counters of pages that came to RAM, whatever the reason.
-pub const TO_RAM: [&str; 2] = ["to_ram_request", "to_ram_fault"];
+/// Pages that came to RAM, whatever the reason.
+#[must_use]
+pub fn to_ram(stats: &Counters) -> u64 {
+    let all = stats.0.iter();
+    all.filter(|(key, _)| key.starts_with("to_ram_"))
+        .map(|(_, n)| n)
+        .sum()
+}
 
 /// Per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,7 +43,7 @@ impl Rates {
         };
         Self {
             to_device: rate(to_device * PAGE),
-            to_ram: rate(TO_RAM.iter().map(|key| grown(key)).sum::<u64>() * PAGE),
+            to_ram: rate(to_ram(after).saturating_sub(to_ram(before)) * PAGE),
             faults: rate(faults),
             spared: share(by_fault.saturating_sub(faults), by_fault),
             returned: share(by_fault, to_device),

@@ -142,7 +142,7 @@ fn the_last_column_fits() {
     let mut top = Terminal::start(&["--root", root.to_str().expect("text")]);
     top.until_text("PROCESS");
     let text = top.screen.screen().contents();
-    for word in ["FLT/s", "in 2 MiB)", "by fault", "TO RAM"] {
+    for word in ["FLT/s", "in 2 MiB)", "evicted 0B", "copy failed", "TO RAM"] {
         assert!(text.contains(word), "{word} is cut off:\n{text}");
     }
     fs::remove_dir_all(&root).expect("removed");

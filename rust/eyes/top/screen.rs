@@ -4,6 +4,7 @@
 use crate::state::State;
 use crate::table::{percent, used};
 use hmm_eyes::counters::Region;
+use hmm_eyes::rates::to_ram;
 use hmm_eyes::{PAGE, size};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -36,7 +37,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State) {
     let [top, list, about, curves, processes] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(regions + 1),
-        Constraint::Length(5),
+        Constraint::Length(6),
         Constraint::Length(5),
         Constraint::Min(3),
     ])
@@ -163,7 +164,7 @@ fn details(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region) {
     let frames = &region.frames;
     let stats = &region.stats;
     let bytes = |pages: u64| size((pages * PAGE) as f64);
-    let (by_request, by_fault) = (stats.get("to_ram_request"), stats.get("to_ram_fault"));
+    let (by_fault, to_ram) = (stats.get("to_ram_fault"), to_ram(stats));
     let rates = state.rates(region);
     let lines = vec![
         Line::from(format!(
@@ -180,11 +181,12 @@ fn details(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region) {
             per_page(stats.get("ns_to_device"), stats.get("to_device")),
         )),
         Line::from(format!(
-            " to RAM    {:<8} {:>9} per page   by request {}, by fault {}",
-            bytes(by_request + by_fault),
-            per_page(stats.get("ns_to_ram"), by_request + by_fault),
-            bytes(by_request),
+            " to RAM    {:<8} {:>9} per page   asked {}, touched {}, evicted {}",
+            bytes(to_ram),
+            per_page(stats.get("ns_to_ram"), to_ram),
+            bytes(stats.get("to_ram_request")),
             bytes(by_fault),
+            bytes(stats.get("to_ram_evict")),
         )),
         Line::from(format!(
             " faults    {:<8} {:>9} pages each   now spared {}, returned {}",
@@ -192,6 +194,12 @@ fn details(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region) {
             by_fault.checked_div(stats.get("cpu_faults")).unwrap_or(0),
             percent(rates.spared),
             percent(rates.returned),
+        )),
+        Line::from(format!(
+            " stayed    no frame {}, no RAM {}, copy failed {} (pages)",
+            stats.get("no_frame"),
+            stats.get("no_ram"),
+            stats.get("copy_failed"),
         )),
     ];
     frame.render_widget(Paragraph::new(lines).block(block), area);

@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 use hmm_eyes::counters::{Region, Snapshot, name_of};
-use hmm_eyes::rates::{Rates, TO_RAM};
+use hmm_eyes::rates::{Rates, to_ram};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ impl State {
                     device: region.number.to_string(),
                     rates: Rates::of_process(before, region, process.id, self.seconds()),
                     to_device: process.stats.get("to_device"),
-                    to_ram: TO_RAM.iter().map(|key| process.stats.get(key)).sum(),
+                    to_ram: to_ram(&process.stats),
                 });
             }
         }

@@ -515,7 +515,7 @@ fn lawful() -> Outcome {
         ensure_eq!(frames("claimed"), 0, "frames claimed for ever: {region:?}");
         let stats = |key| region.stats.get(key);
         // The rest went with its processes.
-        let home = stats("to_ram_request") + stats("to_ram_fault");
+        let home = hmm_eyes::rates::to_ram(&region.stats);
         ensure!(
             home + frames("resident") <= stats("to_device"),
             "more came than went: {region:?}"
