@@ -36,7 +36,8 @@ bench: export RUSTFLAGS := -Cno-vectorize-loops -Cno-vectorize-slp
 bench: export BENCH_OUT := $(CURDIR)/target
 bench: ## measure the core against its peers: table, target/bench.json, target/bench.svg; fails when a goal is missed
 	@$(PYTHON) bench/report.py --begin $(BENCH_OUT)
-	cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
+	HMM_LINUX_SOURCE="$$($(PYTHON) bench/source.py)" \
+		cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
 	@$(PYTHON) bench/report.py $(BENCH_OUT)
 
 .PHONY: loom
