@@ -76,6 +76,12 @@
 #define HMM_FREE_OP(fn)		.page_free = fn##_op
 #endif
 
+/* Every page has an address on the machines that this is for. */
+#if !HMM_HAVE_KMAP_LOCAL
+#define kmap_local_page(page)	page_address(page)
+#define kunmap_local(addr)	((void)(addr))
+#endif
+
 /* An eventfd counted by what it was told, now it counts by one. */
 #if HMM_HAVE_EVENTFD_ONE
 #define hmm_eventfd_signal(ctx)	eventfd_signal(ctx)
