@@ -13,6 +13,7 @@ from pathlib import Path
 
 import boot
 import build
+import cache
 import disk
 import doctor
 import install
@@ -45,6 +46,7 @@ def everything(only: list[str], every: bool = False) -> int:
     try:
         boot.must_exist()
         sanitizer.begin(lines)
+        before = leftovers()
         harness(results)
         house(results)
         generated(results)
@@ -59,10 +61,20 @@ def everything(only: list[str], every: bool = False) -> int:
             except Failure as failure:  # the next kernel may do
                 failure.show(sys.stdout)
                 results.add(f"build {line.name}", failure.what, False)
+        after = leftovers() - before
+        results.add("harness", "the run leaves no mount, and no file outside target/", not after, sorted(after))
     except Failure as failure:
         failure.show(sys.stdout)
         results.add("machinery", failure.what, False)
     return results.close()
+
+
+def leftovers() -> set[str]:
+    """Mounts in the clone or the cache, and what git would call new or changed."""
+    places = (str(cache.TREE), str(cache.CACHE))
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=cache.TREE, capture_output=True, text=True, check=False)
+    return {place for place in mounts if place.startswith(places)} | set(changed.stdout.splitlines())
 
 
 def harness(results: Results) -> None:
@@ -230,7 +242,8 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     programs = [program.job() for program in chosen]
     own_tests = [selftests.equip(tree, found, machine.name)] if suite.wants(found.line, "hmm-tests", machine.name) else []
     checks = sanitizer.jobs() if found.checked else []
-    jobs = [load, caps, *programs, *own_tests, *last, *checks]
+    ibt = boot.Job("ibt", "grep -om1 '\\bibt\\b' /proc/cpuinfo; dmesg | grep -o 'CET detected: Indirect Branch Tracking enabled'", 20)
+    jobs = [load, caps, ibt, *programs, *own_tests, *last, *checks]
     with Step(f"machine {group}") as step:
         done = 0
 
@@ -254,6 +267,8 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
             row.offers = " ".join(job.output).split()
             wanted = set(found.line.offers)
             results.add(group, f"offers {', '.join(found.line.offers)}", wanted <= set(row.offers), job.output)
+        elif job is ibt:
+            _ibt(results, group, job, found)
         elif job in checks:
             sanitizer.judge(results, group, job, report.log)
         else:
@@ -267,6 +282,16 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     if report.tainted is not None and not found.checked:
         taint = klog.taint(report.tainted)
         results.add(group, "no taint beyond out-of-tree and unsigned", not taint, [f"tainted: {taint}"])
+
+
+def _ibt(results: Results, group: str, job: boot.Job, found: Kernel) -> None:
+    """Our objects run with indirect branches tracked, on kernels of Debian that do so and where the emulator can."""
+    if found.checked or "private" not in found.line.offers:
+        return
+    if "ibt" in job.output:
+        results.add(group, "indirect branches are tracked", len(job.output) > 1, job.output)
+    else:
+        results.skip(group, "indirect branches are tracked", "QEMU's -cpu max without KVM has no CET: no ibt in /proc/cpuinfo")
 
 
 def _program(results: Results, group: str, job: boot.Job) -> None:

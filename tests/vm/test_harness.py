@@ -3,12 +3,15 @@
 
 import contextlib
 import io
+import shutil
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 import boot
 import build
+import cache
 import demo
 import kernel
 import klog
@@ -140,6 +143,19 @@ class Sanitizer(unittest.TestCase):
             for output in ([], ["unreferenced object 0xffff888000000000 (size 128):"]):
                 sanitizer.judge(results, "g", boot.Job("kmemleak", "x", 1, output, 0), log)
         self.assertEqual([test.verdict for test in results.tests], ["passed", "failed", "passed", "failed"])
+
+
+class Clean(unittest.TestCase):
+    def test_distclean_leaves_nothing_of_ours_and_all_that_is_not(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            clone, home = Path(name, "clone"), Path(name, "home")
+            for place in (clone / "target/vm", home / "hmm-devmem/roots/x", home / "other", clone / "rust"):
+                place.mkdir(parents=True)
+            for file in ("Makefile", "rust/core.mk"):
+                shutil.copy(cache.TREE / file, clone / file)
+            subprocess.run(["make", "-s", "-C", clone, "distclean", f"XDG_CACHE_HOME={home}"], check=True, capture_output=True)
+            self.assertEqual(sorted(path.name for path in clone.iterdir()), ["Makefile", "rust"])
+            self.assertEqual([path.name for path in home.iterdir()], ["other"])
 
 
 class Listener(unittest.TestCase):
