@@ -6,6 +6,7 @@ use crate::buffer::{Buffer, all_counted, skipped};
 use crate::harness::{Child, Env, Outcome, Stop, Test, ensure, ensure_eq, skip, test};
 use crate::sys::sleep_ms;
 use hmm_eyes::counters::{self, Region};
+use hmm_eyes::places::Place;
 use hmm_eyes::trace::{Event, Tracer};
 use hmm_uapi::{Device, Direction, sys};
 use std::fs;
@@ -426,8 +427,14 @@ fn map(env: &Env) -> Outcome {
     ensure_eq!(mapping["pages"][name.as_str()], 200, "{mapping}");
     ensure_eq!(mapping["pages"]["RAM"], 98, "{mapping}");
     let text = show(&["--columns", "298", "--rows", "10000"])?;
-    let row = format!("{}{}", "a".repeat(200), "r".repeat(98));
-    ensure!(text.contains(&row), "no row of 200 a and 98 r: {text}");
+    let regions = counters::read(Path::new(counters::ROOT))?.regions;
+    let index = regions.iter().position(|region| region.device == name);
+    let letter = Place::Device(index.ok_or("no region")?, false).letter();
+    let row = format!("{}{}", letter.to_string().repeat(200), "r".repeat(98));
+    ensure!(
+        text.contains(&row),
+        "no row of 200 {letter} and 98 r: {text}"
+    );
     Child::spawn(|| {
         // SAFETY: changes the rights of the calling process, which ends with this.
         ensure_eq!(unsafe { libc::setuid(1000) }, 0, "setuid");
