@@ -40,6 +40,13 @@ bench: ## measure the core against its peers: table, target/bench.json, target/b
 		cargo bench --locked --target-dir target/bench -p hmm-bench -- --noplot
 	@$(PYTHON) bench/report.py $(BENCH_OUT)
 
+.PHONY: simulate traces
+simulate: ## replay traces of faults: the core's policies beside LRU and one page a fault (target/simulate.json)
+	@mkdir -p target
+	cargo run --quiet --release --locked -p hmm-simulate -- --json target/simulate.json tests/traces/*.trace
+traces: ## write the generated traces of tests/traces anew
+	cargo run --quiet --release --locked -p hmm-simulate -- --generate tests/traces
+
 .PHONY: loom
 # Release mode, because the search is long; see tests/loom.rs for its bounds.
 loom: export RUSTFLAGS := --cfg loom

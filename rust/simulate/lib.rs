@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Traces of what a program and a device did with pages, and what the core would
 //! have made of them.
-#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod generate;
+pub mod home;
+mod lent;
+pub mod room;
 pub mod trace;

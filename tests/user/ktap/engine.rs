@@ -183,12 +183,19 @@ fn job_by_poll(env: &Env) -> Outcome {
     while !ids.is_empty() {
         ensure!(readable(device.as_raw_fd(), 30_000)?, "{ids:?} never end");
         let result = device.result(0)?;
-        ensure_eq!([u64::from(result.error), result.moved], [0, 600], "{result:?}");
+        ensure_eq!(
+            [u64::from(result.error), result.moved],
+            [0, 600],
+            "{result:?}"
+        );
         let before = ids.len();
         ids.retain(|id| *id != result.id);
         ensure_eq!(ids.len() + 1, before, "{result:?} is none of ours");
     }
-    ensure!(!readable(device.as_raw_fd(), 0)?, "readable with nothing left");
+    ensure!(
+        !readable(device.as_raw_fd(), 0)?,
+        "readable with nothing left"
+    );
     for (seed, buffer) in buffers.iter().enumerate() {
         buffer.verify(seed as u64)?;
     }
@@ -224,7 +231,11 @@ fn job_refusals(env: &Env) -> Outcome {
         libc::EBUSY,
         "one too many",
     )?;
-    fails(device.result(4711).map(|r| r.id), libc::ENOENT, "unknown job")?;
+    fails(
+        device.result(4711).map(|r| r.id),
+        libc::ENOENT,
+        "unknown job",
+    )?;
     for _ in 0..64 {
         ensure!(readable(device.as_raw_fd(), 30_000)?, "jobs never end");
         device.result(0)?;
@@ -315,7 +326,11 @@ fn peer_and_ram(env: &Env) -> Outcome {
     ensure_eq!(buffer.local(&second)?, 900, "{moved:?}");
     ensure_eq!(buffer.local(&first)?, 0);
     buffer.compare(0..1200, |index| {
-        if index / 512 % 4 == 3 { 0 } else { word(9, index) }
+        if index / 512 % 4 == 3 {
+            0
+        } else {
+            word(9, index)
+        }
     })
 }
 
@@ -358,7 +373,11 @@ fn walk(env: &Env, name: &str) -> Outcome {
         let reached = left(&file)? == 0;
         fs::write(&file, "0")?;
         buffer.compare(0..160, |index| {
-            if index / 512 % 5 == 4 { 0 } else { word(nth, index) }
+            if index / 512 % 5 == 4 {
+                0
+            } else {
+                word(nth, index)
+            }
         })?;
         device.mv(buffer.range(), Direction::ToDevice)?;
         drop(buffer);
@@ -425,10 +444,16 @@ fn gone_bad(env: &Env) -> Outcome {
     let pfn = frame_number(buffer.at(bad))?;
     let declared = {
         let child = Child::spawn(|| {
-            Ok(fs::write(offline, format!("{:#x}", pfn * 4096)).or_else(|error| {
-                // EIO: the kernel wanted more than was there to do.
-                if error.raw_os_error() == Some(libc::EIO) { Ok(()) } else { Err(error) }
-            })?)
+            Ok(
+                fs::write(offline, format!("{:#x}", pfn * 4096)).or_else(|error| {
+                    // EIO: the kernel wanted more than was there to do.
+                    if error.raw_os_error() == Some(libc::EIO) {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    }
+                })?,
+            )
         })?;
         child.join()
     };

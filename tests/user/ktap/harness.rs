@@ -136,10 +136,8 @@ pub fn conserved(device: &Device) -> Result<sys::hmm_dmirror_info, Stop> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let info = device.info()?;
-        let sum = info.frames_free
-            + info.frames_claimed
-            + info.frames_resident
-            + info.frames_retired;
+        let sum =
+            info.frames_free + info.frames_claimed + info.frames_resident + info.frames_retired;
         if sum == info.frames_total {
             return Ok(info);
         }

@@ -282,7 +282,9 @@ fn unbound<T>(env: &Env, work: impl FnOnce(&Path, &str) -> Result<T, Stop>) -> R
 
 /// Takes the first device away and brings it back, as new.
 pub fn renew(env: &Env) -> Outcome {
-    unbound(env, |_, name| Ok(fs::write(format!("{DRIVER}/unbind"), name)?))
+    unbound(env, |_, name| {
+        Ok(fs::write(format!("{DRIVER}/unbind"), name)?)
+    })
 }
 
 fn unbind(env: &Env) -> Outcome {
