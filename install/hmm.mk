@@ -6,6 +6,7 @@
 #
 # A driver that was written for HMM of Linux 4.14 to 5.2 says which shape of that API it has, with
 # "HMM_API := 419" in the line before; then <linux/hmm.h> and its kin are ours before the kernel's.
+# With DKMS, BUILD_DEPENDS[0]="hmm-devmem" in its dkms.conf has ours built first.
 # KBUILD_EXTRA_SYMBOLS= on the command line names the symbols of a hmm_devmem that DKMS did not build.
 
 HMM_INCLUDE := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))

@@ -30,5 +30,5 @@ doctor: ## what works on this machine and what stands in the way (KVER= or KDIR=
 		$(if $(filter file undefined,$(origin KDIR)),,--kdir "$(KDIR)") || test $$? = 1
 
 .PHONY: test-install
-test-install: setup core ## test what gets the modules onto other machines: archive, packages, DKMS, signatures
+test-install: setup core target/user/api ## test what gets the modules onto other machines: archive, packages, DKMS, signatures
 	@$(PYTHON) tests/vm/install.py

@@ -20,6 +20,7 @@ import install
 import kernel
 import klog
 import ktap
+import loading
 import objects
 import probes
 import rules
@@ -55,6 +56,7 @@ def everything(only: list[str], every: bool = False) -> int:
         doctor.tests(results)
         host(results)
         user_programs()
+        loading.tests(results)
         for line in lines:
             try:
                 one_kernel(results, line, line.machines(every))

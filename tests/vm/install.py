@@ -24,6 +24,8 @@ from progress import Failure, Step
 from results import Results
 
 PLACE = cache.TARGET / "install"
+# The kernels that the packages are installed for; the second one comes later, as an upgrade.
+DISTRIBUTIONS = {"bookworm": ("6.1", "6.12"), "trixie": ("7.3", "7.2")}
 GROUP = "install"
 # Any date will do for what must not depend on the date.
 EPOCH = "1750000000"
@@ -136,7 +138,7 @@ def packages(results: Results, tarball: Path) -> None:
     """The packages, on a Debian 12 and on a Debian 13 machine."""
     ours = _debs(tarball)
     _conf(results)
-    for name in ("bookworm", "trixie"):
+    for name in DISTRIBUTIONS:
         _distribution(results, name, ours)
 
 
@@ -145,7 +147,7 @@ def _conf(results: Results) -> None:
     text = (cache.TREE / "dkms.conf").read_text()
     results.add(GROUP, "dkms.conf has the version of Cargo.toml", f'PACKAGE_VERSION="{version()}"' in text)
     listed = set(re.findall(r'^BUILT_MODULE_NAME\[\d+\]="(\w+)"$', text, re.MULTILINE))
-    made = set(re.findall(r"\b(hmm_\w+)\.o\b", re.search(r"^obj-m := (.*)$", (cache.TREE / "Kbuild").read_text(), re.MULTILINE)[1]))
+    made = set(re.findall(r"\b(hmm_\w+)\.o\b", " ".join(re.findall(r"^obj-m .*$", (cache.TREE / "Kbuild").read_text(), re.MULTILINE))))
     results.add(GROUP, "dkms.conf has every module but the example", listed == made - {"hmm_minimal"},
                 [f"dkms.conf {sorted(listed)}, Kbuild {sorted(made)}"])
 
@@ -186,7 +188,7 @@ def _kernel_package(step: Step, place: Path, what: str, release: str) -> None:
 
 def _distribution(results: Results, name: str, ours: dict[str, Path]) -> None:
     group = f"{GROUP} {name}"
-    kernels = [kernel.fetch(line) for line in kernel.lines() if line.root == name and line.runs][:2]
+    kernels = [kernel.fetch(kernel.line(line)) for line in DISTRIBUTIONS[name]]
     environment = root.get(f"install-{name}")
     place = PLACE / f"machine-{name}"
     with Step(f"packages on {name}", f"install-{name}") as step:
@@ -360,6 +362,8 @@ def everything(results: Results) -> None:
 
 def main() -> int:
     """Parse the command line."""
+    import loading  # which builds upon this module
+
     argparse.ArgumentParser(description=__doc__).parse_args()
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         os.environ.pop(name, None)
@@ -367,6 +371,7 @@ def main() -> int:
     results = Results()
     try:
         everything(results)
+        loading.tests(results)
     except Failure as failure:
         failure.show()
         results.add("machinery", failure.what, False)
