@@ -3,19 +3,23 @@
  * How much does one page cost, each way? Runs inside a machine that counts instructions, against our driver and
  * against the kernel's own test driver, through the calls that both understand.
  *
- *	pages DEVICE NAME
+ *	pages DEVICE NAME		what a page costs: the time of the whole operation, in virtual nanoseconds
+ *	pages DEVICE NAME wall		how much several threads, or processes, get done in a while of real time
  *
- * Prints one line `HMM-BENCH {json}` per measurement: the time of the whole operation, in virtual nanoseconds.
+ * Prints one line `HMM-BENCH {json}` per measurement.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -141,13 +145,103 @@ static void measure(int huge, int round)
 	}
 }
 
+/*
+ * Several at once, each with a range of its own, there and back again and again.
+ */
+enum { PART = 1024, MOST = 4, WHILE_MS = 3000 };
+
+static struct shared {
+	atomic_int ready;
+	atomic_int go;
+	atomic_ullong pages;
+} *shared;
+
+static const char *node;
+
+static void *back_and_forth(void *unused)
+{
+	struct hmm_dmirror_cmd cmd = { .npages = PART };
+	int fd = open(node, O_RDWR);
+	unsigned char *p = mmap(NULL, 2 * PART * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (fd < 0 || p == MAP_FAILED)
+		die(node);
+	madvise(p, 2 * PART * PAGE, MADV_NOHUGEPAGE);
+	memset(p, 1, 2 * PART * PAGE);
+	cmd.addr = (uintptr_t)p;
+	cmd.ptr = (uintptr_t)p + PART * PAGE;
+	atomic_fetch_add(&shared->ready, 1);
+	while (!atomic_load(&shared->go))
+		usleep(1000);
+	while (atomic_load(&shared->go) == 1) {
+		if (ioctl(fd, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd) || ioctl(fd, HMM_DMIRROR_MIGRATE_TO_SYS, &cmd))
+			die("ioctl");
+		atomic_fetch_add(&shared->pages, PART);
+	}
+	close(fd);
+	munmap(p, 2 * PART * PAGE);
+	return unused;
+}
+
+static void at_once(const char *what, int n, int round)
+{
+	int processes = *what == 'p', i;
+	pthread_t threads[MOST];
+	uint64_t start, pages;
+
+	memset(shared, 0, sizeof(*shared));
+	fflush(stdout);
+	for (i = 0; i < n; i++) {
+		if (!processes) {
+			pthread_create(&threads[i], NULL, back_and_forth, NULL);
+		} else if (!fork()) {
+			back_and_forth(NULL);
+			_exit(0);
+		}
+	}
+	while (atomic_load(&shared->ready) < n)
+		usleep(1000);
+	atomic_store(&shared->go, 1);
+	start = now();
+	usleep(WHILE_MS * 1000);
+	pages = atomic_load(&shared->pages);
+	start = now() - start;
+	atomic_store(&shared->go, 2);
+	for (i = 0; i < n; i++) {
+		if (processes)
+			wait(NULL);
+		else
+			pthread_join(threads[i], NULL);
+	}
+	printf("HMM-BENCH {\"driver\":\"%s\",\"size\":\"4K\",\"op\":\"%d %s\",\"round\":%d,\"ns\":%llu,\"pages\":%llu}\n",
+	       driver, n, what, round + 1, (unsigned long long)start, (unsigned long long)pages);
+	fflush(stdout);
+}
+
+static int wall(void)
+{
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		die("mmap");
+	for (int round = 0; round < 3; round++) {
+		for (int n = 1; n <= MOST; n *= 2)
+			at_once("threads", n, round);
+		at_once("processes", 1, round);
+		at_once("processes", MOST, round);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 3) {
-		fprintf(stderr, "usage: pages DEVICE NAME\n");
+	if (argc < 3 || argc > 4) {
+		fprintf(stderr, "usage: pages DEVICE NAME [wall]\n");
 		return 2;
 	}
+	node = argv[1];
 	driver = argv[2];
+	if (argc == 4)
+		return wall();
 	device = open(argv[1], O_RDWR);
 	if (device < 0)
 		die(argv[1]);
