@@ -263,3 +263,43 @@ pub fn all_counted(moved: &sys::hmm_dmirror_move) -> Result<(), Stop> {
 pub fn skipped(moved: &sys::hmm_dmirror_move, reason: u32) -> u64 {
     moved.skipped[reason as usize]
 }
+
+/// Every call through a descriptor is refused with this errno, and changes nothing.
+pub fn refused_everywhere(device: &Device, buffer: &Buffer, errno: i32) -> Result<(), Stop> {
+    let mut bytes = vec![0; 4096];
+    let mut place = [Place(0)];
+    let errors = [
+        ("INFO", device.info().map(drop)),
+        (
+            "MOVE",
+            device.mv(buffer.range(), Direction::ToRam).map(drop),
+        ),
+        ("CHECKSUM", device.checksum(buffer.range()).map(drop)),
+        // SAFETY: refused.
+        ("ADD", unsafe { device.add(buffer.range(), 1) }.map(drop)),
+        ("READ", device.read(buffer.addr(), &mut bytes).map(drop)),
+        // SAFETY: refused.
+        (
+            "WRITE",
+            unsafe { device.write(buffer.addr(), &bytes) }.map(drop),
+        ),
+        (
+            "MIGRATE_TO_DEV",
+            device.migrate_to_dev(buffer.addr(), &mut bytes).map(drop),
+        ),
+        (
+            "MIGRATE_TO_SYS",
+            device.migrate_to_sys(buffer.addr(), 1).map(drop),
+        ),
+        (
+            "SNAPSHOT",
+            device.snapshot(buffer.addr(), &mut place).map(drop),
+        ),
+        ("RELEASE", device.release().map(drop)),
+        ("FAIL", device.fail(sys::HMM_DMIRROR_FAIL_WAIT, 0, 1)),
+    ];
+    for (call, result) in errors {
+        ensure_eq!(result.err().map(|error| error.errno), Some(errno), "{call}");
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //! Processes that come and go: killed in mid-migration, many at once, a full device, a descriptor in
 //! the wrong hands, memory that must not be seen by the next one.
 
-use crate::buffer::{Buffer, all_counted, skipped, word};
+use crate::buffer::{Buffer, all_counted, refused_everywhere, skipped, word};
 use crate::harness::{
     Child, Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, long, skip, test,
 };
@@ -268,56 +268,12 @@ fn zero_before_reuse_huge(env: &Env) -> Outcome {
     reuse(env, true)
 }
 
-/// Every call through a descriptor of another process is refused and changes nothing.
-fn refused_everywhere(device: &Device, buffer: &Buffer) -> Outcome {
-    let mut bytes = vec![0; 4096];
-    let mut place = [hmm_uapi::Place(0)];
-    let errors = [
-        ("INFO", device.info().map(drop)),
-        (
-            "MOVE",
-            device.mv(buffer.range(), Direction::ToRam).map(drop),
-        ),
-        ("CHECKSUM", device.checksum(buffer.range()).map(drop)),
-        // SAFETY: refused.
-        ("ADD", unsafe { device.add(buffer.range(), 1) }.map(drop)),
-        ("READ", device.read(buffer.addr(), &mut bytes).map(drop)),
-        // SAFETY: refused.
-        (
-            "WRITE",
-            unsafe { device.write(buffer.addr(), &bytes) }.map(drop),
-        ),
-        (
-            "MIGRATE_TO_DEV",
-            device.migrate_to_dev(buffer.addr(), &mut bytes).map(drop),
-        ),
-        (
-            "MIGRATE_TO_SYS",
-            device.migrate_to_sys(buffer.addr(), 1).map(drop),
-        ),
-        (
-            "SNAPSHOT",
-            device.snapshot(buffer.addr(), &mut place).map(drop),
-        ),
-        ("RELEASE", device.release().map(drop)),
-        ("FAIL", device.fail(sys::HMM_DMIRROR_FAIL_WAIT, 0, 1)),
-    ];
-    for (call, result) in errors {
-        ensure_eq!(
-            result.err().map(|error| error.errno),
-            Some(libc::EPERM),
-            "{call}"
-        );
-    }
-    Ok(())
-}
-
 fn descriptor_after_fork(env: &Env) -> Outcome {
     let device = env.open()?;
     let buffer = Buffer::filled(64, 7)?;
     buffer.to_device(&device)?;
     Child::spawn(|| {
-        refused_everywhere(&device, &buffer)?;
+        refused_everywhere(&device, &buffer, libc::EPERM)?;
         // Its own descriptor works on its own copy.
         let own = env.open()?;
         own.mv(buffer.range(), Direction::ToRam)?;
@@ -386,7 +342,7 @@ fn descriptor_over_socket(env: &Env) -> Outcome {
         let device = env.open()?;
         // SAFETY: both are descriptors of this process.
         check(unsafe { libc::dup2(fd.as_raw_fd(), device.as_raw_fd()) })?;
-        refused_everywhere(&device, &buffer)
+        refused_everywhere(&device, &buffer, libc::EPERM)
     })?;
     let device = env.open()?;
     buffer.to_device(&device)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The device goes away: rmmod and unbind with pages resident, and everything comes home.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, refused_everywhere};
 use crate::harness::{Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, long, skip};
 use crate::sys::{errno, sleep_ms};
-use hmm_uapi::{Device, Direction, Place, sys};
+use hmm_uapi::{Device, Direction};
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -215,47 +215,6 @@ fn bind(name: &str) -> Outcome {
     Ok(fs::write(format!("{DRIVER}/bind"), name)?)
 }
 
-fn gone_everywhere(device: &Device, buffer: &Buffer) -> Outcome {
-    let mut bytes = vec![0; 4096];
-    let mut place = [Place(0)];
-    let errors = [
-        ("INFO", device.info().map(drop)),
-        (
-            "MOVE",
-            device.mv(buffer.range(), Direction::ToDevice).map(drop),
-        ),
-        ("CHECKSUM", device.checksum(buffer.range()).map(drop)),
-        ("READ", device.read(buffer.addr(), &mut bytes).map(drop)),
-        // SAFETY: refused.
-        (
-            "WRITE",
-            unsafe { device.write(buffer.addr(), &bytes) }.map(drop),
-        ),
-        (
-            "MIGRATE_TO_DEV",
-            device.migrate_to_dev(buffer.addr(), &mut bytes).map(drop),
-        ),
-        (
-            "MIGRATE_TO_SYS",
-            device.migrate_to_sys(buffer.addr(), 1).map(drop),
-        ),
-        (
-            "SNAPSHOT",
-            device.snapshot(buffer.addr(), &mut place).map(drop),
-        ),
-        ("RELEASE", device.release().map(drop)),
-        ("FAIL", device.fail(sys::HMM_DMIRROR_FAIL_NONE, 0, 0)),
-    ];
-    for (call, result) in errors {
-        ensure_eq!(
-            result.err().map(|error| error.errno),
-            Some(libc::ENODEV),
-            "{call}"
-        );
-    }
-    Ok(())
-}
-
 /// `work` runs while the first device is unbound; then all are bound again.
 fn unbound<T>(env: &Env, work: impl FnOnce(&Path, &str) -> Result<T, Stop>) -> Result<T, Stop> {
     let names = bound()?;
@@ -311,7 +270,7 @@ fn unbind(env: &Env) -> Outcome {
         })?;
         small.verify(4)?;
         huge.verify(5)?;
-        gone_everywhere(&device, &small)?;
+        refused_everywhere(&device, &small, libc::ENODEV)?;
         let opened = Device::open(node).map(drop).map_err(|error| error.errno);
         let refused = [libc::ENOENT, libc::ENODEV, libc::ENXIO];
         ensure!(
@@ -322,7 +281,7 @@ fn unbind(env: &Env) -> Outcome {
         bind(name)?;
         // The old descriptor stays dead, a new one works.
         let new = open_again(node)?;
-        gone_everywhere(&device, &small)?;
+        refused_everywhere(&device, &small, libc::ENODEV)?;
         small.to_device(&new)?;
         small.verify(6)?;
         conserved(&new).map(drop)
@@ -367,7 +326,7 @@ fn unbind_during_migration(env: &Env) -> Outcome {
             for (buffer, seed) in buffers.iter().zip([7, 8]) {
                 buffer.verify(seed)?;
             }
-            gone_everywhere(&device, &buffers[0])?;
+            refused_everywhere(&device, &buffers[0], libc::ENODEV)?;
             bind(name)?;
         }
         Ok(())
