@@ -14,7 +14,7 @@ const GENERATED: [(&str, &str); 2] = [
 ];
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(linux_source)");
+    println!("cargo::rustc-check-cfg=cfg(linux_source, gpu_buddy)");
     println!("cargo::rerun-if-env-changed=HMM_LINUX_SOURCE");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernel");
@@ -52,6 +52,24 @@ fn main() {
     }
     for shim in ["rbtree-shim.c", "interval_tree-shim.c"] {
         cc.file(shared.join(shim));
+    }
+    if source.join("drivers/gpu/buddy.c").exists() {
+        // Its own headers, without all the others that lie beside them.
+        let extra = [
+            (
+                "linux/gpu_buddy.h",
+                source.join("include/linux/gpu_buddy.h"),
+            ),
+            ("kunit/test-bug.h", PathBuf::new()),
+        ];
+        for (name, from) in extra {
+            let text = std::fs::read(from).unwrap_or_default();
+            let to = out.join(name);
+            std::fs::create_dir_all(to.parent().expect("a directory")).expect("room for headers");
+            std::fs::write(to, text).expect("room for a header");
+        }
+        cc.include(&source).file("kernel/buddy.c");
+        println!("cargo::rustc-cfg=gpu_buddy");
     }
     cc.compile("bench_kernel");
     println!("cargo::rustc-cfg=linux_source");

@@ -7,6 +7,7 @@
 //! Times are thread CPU times, so that a busy machine shows less; still, compare
 //! ratios of one run only.
 
+mod buddy;
 mod rows;
 
 use std::hint::{black_box, spin_loop};
@@ -332,6 +333,29 @@ impl Side for Blocks {
 
 // --- measuring ------------------------------------------------------------------
 
+/// Runs of 64K.
+struct Runs(Core);
+
+impl Side for Runs {
+    const NAME: &'static str = "frames, 64K";
+
+    fn new(n: u64) -> Runs {
+        Runs(core(n))
+    }
+
+    #[inline]
+    fn claim(&self, cpu: u32) -> u32 {
+        let run = self.0.region().frames().claim_run(Cpu(cpu));
+        run.expect("a run").0 as u32
+    }
+
+    #[inline]
+    fn release(&self, cpu: u32, page: u32) {
+        let first = PageIndex(u64::from(page));
+        self.0.region().frames().release_run(Cpu(cpu), first);
+    }
+}
+
 fn pairs<S: Side>(c: &mut Criterion, bench: &str, frames: u64) {
     let side = S::new(frames);
     c.benchmark_group(bench)
@@ -389,74 +413,252 @@ fn batches<S: Side>(c: &mut Criterion, bench: &str) {
         });
 }
 
-/// About 95 % in use: claim one or give a random one back, as a coin says.
+/// Frames that come and go together in [`churn`]: 6 % of all.
+const BURST: usize = FRAMES as usize * 6 / 100;
+
+/// Mostly full, as a device's memory is: frames at random come back one by one,
+/// and as many are claimed one by one; the level goes from 98 % to 92 % and back.
+/// Only the allocator's calls are timed.
 fn churn<S: Side>(c: &mut Criterion, bench: &str) {
     let side = S::new(FRAMES);
-    let full = (FRAMES * 95 / 100) as usize;
+    let full = FRAMES as usize * 98 / 100;
     let mut mine: Vec<u32> = (0..full).map(|_| side.claim(0)).collect();
     let mut random = Random(1);
-    // An old pool is no longer in order: give back and claim all of it once.
-    for _ in 0..full * 2 {
-        let at = random.below(mine.len() as u64) as usize;
-        side.release(0, mine.swap_remove(at));
-        if mine.len() + 20_000 < full {
-            mine.extend((mine.len()..full).map(|_| side.claim(0)));
+    let mut out = Vec::with_capacity(BURST);
+    let mut burst = move || {
+        out.clear();
+        for _ in 0..BURST {
+            let at = random.below(mine.len() as u64) as usize;
+            out.push(mine.swap_remove(at));
         }
-    }
+        let start = cpu_time();
+        out.iter().for_each(|page| side.release(0, *page));
+        mine.extend((0..BURST).map(|_| side.claim(0)));
+        cpu_time() - start
+    };
+    // An old pool is no longer in order.
+    (0..30).for_each(|_| _ = burst());
     c.benchmark_group(bench)
         .bench_function(BenchmarkId::from_parameter(S::NAME), |b| {
             b.iter_custom(|n| {
-                let start = cpu_time();
-                // A pair is one claim and one release, in whatever order.
-                for _ in 0..2 * n {
-                    let r = random.below(1 << 32);
-                    if (r & 1 != 0 || mine.len() + 30_000 < full) && mine.len() < full + 30_000 {
-                        mine.push(side.claim(0));
-                    } else {
-                        let at = ((r * mine.len() as u64) >> 32) as usize;
-                        side.release(0, mine.swap_remove(at));
-                    }
-                }
-                record(bench, S::NAME, n, cpu_time() - start)
+                (0..n)
+                    .map(|_| record(bench, S::NAME, BURST as u64, burst()))
+                    .sum()
             })
         });
 }
 
+/// 2 MiB blocks that can still be claimed when half of the region is in use as
+/// small frames that came and went at random: 1024 would be all.
+fn blocks_after_churn(what: &'static str) {
+    let side = Frames::new(FRAMES);
+    let half = FRAMES as usize / 2;
+    let mut mine: Vec<u32> = (0..half).map(|_| side.claim(0)).collect();
+    let mut random = Random(3);
+    for _ in 0..2 * FRAMES {
+        let at = random.below(mine.len() as u64) as usize;
+        side.release(0, mine.swap_remove(at));
+        mine.push(side.claim(0));
+    }
+    let region = side.0.region();
+    let mut blocks = 0;
+    while region.frames().claim_block(Cpu(1)).is_some() {
+        blocks += 1;
+    }
+    rows::note(what, "frames", f64::from(blocks));
+    rows::note(what, "1024 possible", 1024.0);
+}
+
+/// A region of 1 TiB made in memory that was never touched.
+fn init(what: &'static str) {
+    for _ in 0..5 {
+        let start = cpu_time();
+        let side = core(1 << 28);
+        let time = cpu_time() - start;
+        drop(side);
+        record(what, "region", 1000, time * 1000);
+    }
+    rows::note(what, "50 ms", 50e6);
+    let bits = Region::metadata(1 << 28) as f64 * 8.0 / f64::from(1 << 28);
+    rows::note(METADATA, "region", bits);
+    rows::note(METADATA, "1.2 bits", 1.2);
+}
+
+/// Other allocators behind one lock, as a driver would have to use them.
+struct Locked<T> {
+    lock: std::sync::Mutex<T>,
+}
+
+impl Side for Locked<buddy_system_allocator::FrameAllocator<32>> {
+    const NAME: &'static str = "buddy_system_allocator";
+
+    fn new(frames: u64) -> Self {
+        let mut buddy = buddy_system_allocator::FrameAllocator::new();
+        buddy.add_frame(0, frames as usize);
+        Locked { lock: buddy.into() }
+    }
+
+    fn claim(&self, _: u32) -> u32 {
+        let mut buddy = self.lock.lock().expect("no panic");
+        buddy.alloc(1).expect("a frame") as u32
+    }
+
+    fn release(&self, _: u32, page: u32) {
+        let mut buddy = self.lock.lock().expect("no panic");
+        buddy.dealloc(page as usize, 1);
+    }
+}
+
+impl Side for Locked<Box<bitmap_allocator::BitAlloc1M>> {
+    const NAME: &'static str = "bitmap-allocator";
+
+    fn new(frames: u64) -> Self {
+        use bitmap_allocator::BitAlloc;
+        let mut bitmap = Box::new(bitmap_allocator::BitAlloc1M::DEFAULT);
+        bitmap.insert(0..frames as usize);
+        Locked {
+            lock: bitmap.into(),
+        }
+    }
+
+    fn claim(&self, _: u32) -> u32 {
+        use bitmap_allocator::BitAlloc;
+        let mut bitmap = self.lock.lock().expect("no panic");
+        bitmap.alloc().expect("a frame") as u32
+    }
+
+    fn release(&self, _: u32, page: u32) {
+        use bitmap_allocator::BitAlloc;
+        let mut bitmap = self.lock.lock().expect("no panic");
+        bitmap.dealloc(page as usize);
+    }
+}
+
+/// The kernel's allocator under a spinlock, for frames or for blocks of `N`.
+#[cfg(gpu_buddy)]
+struct GpuBuddy<const N: u64> {
+    list: FreeList,
+    buddy: std::cell::UnsafeCell<buddy::GpuBuddy>,
+}
+
+// SAFETY: the buddy is used with the list's lock held only.
+#[cfg(gpu_buddy)]
+unsafe impl<const N: u64> Sync for GpuBuddy<N> {}
+
+#[cfg(gpu_buddy)]
+impl<const N: u64> Side for GpuBuddy<N> {
+    const NAME: &'static str = GPU_BUDDY;
+
+    fn new(frames: u64) -> Self {
+        GpuBuddy {
+            // Of the list only the lock is wanted.
+            list: FreeList::new(1),
+            buddy: buddy::GpuBuddy::new(frames).into(),
+        }
+    }
+
+    fn claim(&self, _: u32) -> u32 {
+        // SAFETY: the lock is held.
+        let got = self.list.locked(|| unsafe { (*self.buddy.get()).claim(N) });
+        got.expect("frames") as u32
+    }
+
+    fn release(&self, _: u32, page: u32) {
+        // SAFETY: the lock is held.
+        self.list
+            .locked(|| unsafe { (*self.buddy.get()).release(u64::from(page)) });
+    }
+}
+
+/// Everything that comes from the kernel, when it is there.
+#[cfg(gpu_buddy)]
+fn kernel_peers(c: &mut Criterion) {
+    pairs::<GpuBuddy<1>>(c, ONE, FRAMES);
+    pairs_by_two::<GpuBuddy<1>>(c, TWO, FRAMES);
+    pairs::<GpuBuddy<512>>(c, "pair 2M, 1 thread", FRAMES);
+    pairs_by_two::<GpuBuddy<512>>(c, "pair 2M, 2 threads", FRAMES);
+    batches::<GpuBuddy<1>>(c, BATCH);
+    churn::<GpuBuddy<1>>(c, CHURN);
+}
+
+#[cfg(not(gpu_buddy))]
+fn kernel_peers(_: &mut Criterion) {}
+
+type Buddy = Locked<buddy_system_allocator::FrameAllocator<32>>;
+type Bitmap = Locked<Box<bitmap_allocator::BitAlloc1M>>;
+
 const LIST: &str = FreeList::NAME;
 const LLFREE: &str = "LLFree (75/19 of the list)";
 
-const ROWS: [Row; 13] = [
-    row("pair 4K, 1 thread", "frames", LIST, Limit::Most(1.0)),
-    Row {
-        known: Some((LIST, 75.0 / 19.0)),
-        ..row("pair 4K, 1 thread", "frames", LLFREE, Limit::Most(0.25))
-    },
-    row("pair 4K, 1 thread", "C border", LIST, Limit::None),
+const ONE: &str = "pair 4K, 1 thread";
+const TWO: &str = "pair 4K, 2 threads";
+const RUN: &str = "pair 64K, 1 thread";
+const BATCH: &str = "batch of 512, per frame";
+const ONCE: &str = "batch of 512, one lock";
+const SINGLES: &str = "single claims, per frame";
+const CHURN: &str = "churn 4K at 95 % full";
+const LEFT: &str = "2M blocks after churn at 50 %";
+const INIT: &str = "init of 1 TiB";
+const METADATA: &str = "metadata per frame";
+const BUDDY: &str = "buddy_system_allocator";
+const BITMAP: &str = "bitmap-allocator";
+
+const GPU_BUDDY: &str = "gpu_buddy (kernel)";
+
+const ROWS: [Row; 31] = [
+    row(ONE, "frames", GPU_BUDDY, Limit::None),
+    row(TWO, "frames", GPU_BUDDY, Limit::Most(1.0 / 100.0)),
     row(
-        "pair 4K, 2 threads",
+        "pair 2M, 1 thread",
         "frames",
-        LIST,
+        GPU_BUDDY,
         Limit::Most(1.0 / 15.0),
     ),
-    row("pair 4K, 2 threads", "C border", LIST, Limit::None),
+    row("pair 2M, 2 threads", "frames", GPU_BUDDY, Limit::None),
+    row(BATCH, "C border", GPU_BUDDY, Limit::None),
+    row(CHURN, "frames", GPU_BUDDY, Limit::None),
+    row(ONE, "frames", LIST, Limit::Most(1.0)),
+    Row {
+        known: Some((ONE, LIST, 75.0 / 19.0)),
+        ..row(ONE, "frames", LLFREE, Limit::Most(0.25))
+    },
+    row(ONE, "frames", BUDDY, Limit::None),
+    row(ONE, "frames", BITMAP, Limit::None),
+    row(ONE, "C border", LIST, Limit::None),
+    row(TWO, "frames", LIST, Limit::Most(1.0 / 15.0)),
+    row(TWO, "frames", BUDDY, Limit::None),
+    row(TWO, "frames", BITMAP, Limit::None),
+    row(TWO, "C border", LIST, Limit::None),
+    Row {
+        known: Some((ONE, "frames", 1.0)),
+        ..row(RUN, "frames, 64K", "frames, 4K", Limit::Most(1.5))
+    },
     row("pair 2M, 1 thread", "frames", LIST, Limit::None),
     row("pair 2M, 2 threads", "frames", LIST, Limit::None),
-    row("batch of 512, per frame", "frames", LIST, Limit::None),
-    row(
-        "batch of 512, per frame",
-        "C border",
-        LIST,
-        Limit::Most(1.0 / 3.0),
-    ),
-    row("batch of 512, one lock", "C border", LIST, Limit::None),
-    row("single claims, per frame", "frames", LIST, Limit::None),
-    row(
-        "churn 4K at 95 % full",
-        "frames",
-        LIST,
-        Limit::Most(1.0 / 3.0),
-    ),
-    row("churn 4K at 95 % full", "C border", LIST, Limit::None),
+    row(BATCH, "frames", LIST, Limit::None),
+    row(BATCH, "C border", LIST, Limit::Most(1.0 / 3.0)),
+    row(BATCH, "C border", BUDDY, Limit::None),
+    row(BATCH, "C border", BITMAP, Limit::None),
+    row(ONCE, "C border", LIST, Limit::None),
+    row(SINGLES, "frames", LIST, Limit::None),
+    row(CHURN, "frames", LIST, Limit::Most(1.0 / 3.0)),
+    row(CHURN, "C border", LIST, Limit::None),
+    row(CHURN, "frames", BUDDY, Limit::None),
+    row(CHURN, "frames", BITMAP, Limit::None),
+    Row {
+        unit: "blocks",
+        ..row(
+            LEFT,
+            "frames",
+            "1024 possible",
+            Limit::Least(1000.0 / 1024.0),
+        )
+    },
+    row(INIT, "region", "50 ms", Limit::Most(1.0)),
+    Row {
+        unit: "bits",
+        ..row(METADATA, "region", "1.2 bits", Limit::Most(1.0))
+    },
 ];
 
 /// Claims one by one until half is gone, then all back.
@@ -481,31 +683,38 @@ fn singles<S: Side>(c: &mut Criterion, bench: &str) {
 
 fn main() {
     let mut c = rows::criterion();
-    let one = "pair 4K, 1 thread";
-    pairs::<Frames>(&mut c, one, FRAMES);
-    pairs::<Border>(&mut c, one, FRAMES);
-    pairs::<FreeList>(&mut c, one, FRAMES);
-    let two = "pair 4K, 2 threads";
-    pairs_by_two::<Frames>(&mut c, two, FRAMES);
-    pairs_by_two::<Border>(&mut c, two, FRAMES);
-    pairs_by_two::<FreeList>(&mut c, two, FRAMES);
+    pairs::<Frames>(&mut c, ONE, FRAMES);
+    pairs::<FreeList>(&mut c, ONE, FRAMES);
+    pairs::<Border>(&mut c, ONE, FRAMES);
+    pairs::<Buddy>(&mut c, ONE, FRAMES);
+    pairs::<Bitmap>(&mut c, ONE, FRAMES);
+    pairs::<Runs>(&mut c, RUN, FRAMES);
+    pairs_by_two::<Frames>(&mut c, TWO, FRAMES);
+    pairs_by_two::<FreeList>(&mut c, TWO, FRAMES);
+    pairs_by_two::<Border>(&mut c, TWO, FRAMES);
+    pairs_by_two::<Buddy>(&mut c, TWO, FRAMES);
+    pairs_by_two::<Bitmap>(&mut c, TWO, FRAMES);
     pairs::<Blocks>(&mut c, "pair 2M, 1 thread", FRAMES);
     pairs::<FreeList>(&mut c, "pair 2M, 1 thread", FRAMES / 512);
     pairs_by_two::<Blocks>(&mut c, "pair 2M, 2 threads", FRAMES);
     pairs_by_two::<FreeList>(&mut c, "pair 2M, 2 threads", FRAMES / 512);
-    let batch = "batch of 512, per frame";
-    batches::<Frames>(&mut c, batch);
-    batches::<Border>(&mut c, batch);
-    batches::<PageByPage>(&mut c, batch);
-    let once = "batch of 512, one lock";
-    batches::<Border>(&mut c, once);
-    batches::<FreeList>(&mut c, once);
-    singles::<Frames>(&mut c, "single claims, per frame");
-    singles::<FreeList>(&mut c, "single claims, per frame");
-    let full = "churn 4K at 95 % full";
-    churn::<Frames>(&mut c, full);
-    churn::<Border>(&mut c, full);
-    churn::<FreeList>(&mut c, full);
+    batches::<Frames>(&mut c, BATCH);
+    batches::<Border>(&mut c, BATCH);
+    batches::<PageByPage>(&mut c, BATCH);
+    batches::<Buddy>(&mut c, BATCH);
+    batches::<Bitmap>(&mut c, BATCH);
+    batches::<Border>(&mut c, ONCE);
+    batches::<FreeList>(&mut c, ONCE);
+    singles::<Frames>(&mut c, SINGLES);
+    singles::<FreeList>(&mut c, SINGLES);
+    churn::<Frames>(&mut c, CHURN);
+    churn::<FreeList>(&mut c, CHURN);
+    churn::<Border>(&mut c, CHURN);
+    churn::<Buddy>(&mut c, CHURN);
+    churn::<Bitmap>(&mut c, CHURN);
+    kernel_peers(&mut c);
+    blocks_after_churn(LEFT);
+    init(INIT);
     c.final_summary();
     rows::finish("frames", &ROWS);
 }

@@ -92,9 +92,9 @@ pub struct Row {
     pub ours: &'static str,
     /// The side it is compared with.
     pub peer: &'static str,
-    /// For a peer that is only known by its ratio to a side that was measured:
-    /// that side, and the ratio.
-    pub known: Option<(&'static str, f64)>,
+    /// For a peer that is a multiple of something else that was measured: what,
+    /// which side, and how many times that.
+    pub known: Option<(&'static str, &'static str, f64)>,
     /// What the ratio has to be.
     pub limit: Limit,
     /// The unit of both figures.
@@ -141,8 +141,8 @@ pub fn finish(part: &str, rows: &[Row]) {
             Limit::None => ("null".into(), "false"),
         };
         let ours = figure(row.what, row.ours);
-        let (side, scale) = row.known.unwrap_or((row.peer, 1.0));
-        let peer = figure(row.what, side).map(|x| x * scale);
+        let (what, side, scale) = row.known.unwrap_or((row.what, row.peer, 1.0));
+        let peer = figure(what, side).map(|x| x * scale);
         let text = |x: Option<f64>| x.map_or("null".into(), |x| format!("{x:.4}"));
         let ratio = ours.zip(peer).map(|(ours, peer)| ours / peer);
         let ok = match (ratio, row.limit) {

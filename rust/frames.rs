@@ -14,7 +14,9 @@
 //! Everything else is a hint, and a wrong hint costs time, never a frame:
 //!  * `avail`: the block is open and probably has free frames.
 //!  * `held`: some CPU claims its small frames from this block.
-//!  * `CpuSlot`: where a CPU claims next. Two callers may share a slot.
+//!  * `CpuSlot`: where a CPU claims next, and what it believes is free there: a
+//!    claim that believes right reads no word that it has just written, which is
+//!    half of what it would cost. Two callers may share a slot.
 //!
 //! What a hint promises: an open block with a free frame has `avail` or `held`
 //! set, or a call that will set it is under way. It holds because the side
@@ -58,13 +60,52 @@ const MOVED: u64 = 1 << 32;
 /// is free as a whole. The position is kept, so that later claims see the rest.
 const MERGE_SCAN: usize = 4096;
 
-/// One CPU's place and books, on cache lines of its own.
+/// Frames in a run that a device maps with one entry of 64 KiB.
+pub const RUN_PAGES: u64 = 16;
+/// The first frame of each such run in a word.
+const LANES: u64 = 0x0001_0001_0001_0001;
+/// What is wanted: one whole, aligned run.
+const RUN: u64 = 1 << 32;
+/// How many blocks are looked into for a run before a whole block is opened.
+const RUN_SCAN: usize = 64;
+
+/// Where claims of one kind go on.
+#[repr(C)]
+struct Place {
+    /// The bitmap word to claim from next, or `NOWHERE`.
+    word: AtomicU64,
+    /// Frames of that word that are believed to be free. For runs: the whole word.
+    left: AtomicU64,
+    /// The block that is held for this place, or `NOWHERE`.
+    block: AtomicU64,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place {
+            word: AtomicU64::new(NOWHERE),
+            left: AtomicU64::new(0),
+            block: AtomicU64::new(NOWHERE),
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self) -> Word {
+        Word(to_usize(self.word.load(Relaxed)))
+    }
+}
+
+/// One CPU's places and books, on cache lines of its own.
 #[repr(C, align(128))]
 pub struct CpuSlot {
-    /// The bitmap word to claim from next, or `NOWHERE`.
-    cur: AtomicU64,
+    /// Where single frames come from.
+    small: Place,
+    /// Where runs come from.
+    runs: Place,
     /// The `whole` word to look at next.
     whole: AtomicU64,
+    /// Blocks of that word that are believed to be whole.
+    whole_left: AtomicU64,
     /// Where the next search for blocks to merge starts.
     scan: AtomicU64,
     /// Claimed frames booked on this CPU: wrapping, only the sum over all CPUs
@@ -84,8 +125,10 @@ impl CpuSlot {
             None => 0,
         };
         CpuSlot {
-            cur: AtomicU64::new(NOWHERE),
+            small: Place::new(),
+            runs: Place::new(),
             whole: AtomicU64::new(start),
+            whole_left: AtomicU64::new(0),
             scan: AtomicU64::new(start.wrapping_mul(64)),
             claimed: AtomicU64::new(0),
             resident: AtomicU64::new(0),
@@ -100,6 +143,23 @@ pub struct Grant {
     pub base: PageIndex,
     /// The frames that are now the caller's.
     pub mask: u64,
+}
+
+/// Frames that were just taken out of a word, and what is left there.
+struct Taken {
+    at: Word,
+    got: u64,
+    left: u64,
+}
+
+impl Taken {
+    #[inline(always)]
+    fn grant(&self) -> Grant {
+        Grant {
+            base: self.at.first(),
+            mask: self.got,
+        }
+    }
 }
 
 /// What a release found.
@@ -168,21 +228,27 @@ pub struct Count {
     pub blocks: u64,
 }
 
-/// The lowest `want` bits of `free`, a contiguous run if there is one.
+/// The lowest `want` bits of `free`, a contiguous run if there is one; of several
+/// runs, one that lies in its 64K as `partner` does, if that can be. For `RUN`: the
+/// lowest aligned run, or nothing.
 #[inline(always)]
-fn pick(free: u64, want: u64) -> u64 {
+fn pick(free: u64, want: u64, partner: u64) -> u64 {
     if want == 1 {
         return free & free.wrapping_neg();
     }
-    if want >= WORD_PAGES {
+    if want == WORD_PAGES {
         return free;
     }
-    pick_some(free, want)
+    pick_some(free, want, partner)
 }
 
 #[inline(never)]
-fn pick_some(free: u64, want: u64) -> u64 {
-    if u64::from(free.count_ones()) <= want {
+fn pick_some(free: u64, want: u64, partner: u64) -> u64 {
+    let (all_or_none, want, partner) = match want {
+        RUN => (true, RUN_PAGES, 0),
+        want => (false, want, partner),
+    };
+    if !all_or_none && u64::from(free.count_ones()) <= want {
         return free;
     }
     // After each step a bit of `runs` says that `len` bits from it on are set.
@@ -194,8 +260,15 @@ fn pick_some(free: u64, want: u64) -> u64 {
         runs &= runs >> step;
         len += step;
     }
+    let like = runs & (LANES << (partner % RUN_PAGES));
+    if all_or_none || (want >= RUN_PAGES && like != 0) {
+        runs = like;
+    }
     if runs != 0 {
         return low_bits(want) << runs.trailing_zeros();
+    }
+    if all_or_none {
+        return 0;
     }
     // No run is long enough: drop the highest bits. Bounded: at most 63 bits.
     let mut rest = free;
@@ -207,6 +280,16 @@ fn pick_some(free: u64, want: u64) -> u64 {
     free & !rest
 }
 
+/// The lowest whole, aligned run of a word; 0 if there is none.
+#[inline(always)]
+fn lane(free: u64) -> u64 {
+    let mut runs = free & (free >> 8);
+    runs &= runs >> 4;
+    runs &= runs >> 2;
+    runs &= (runs >> 1) & LANES;
+    (runs & runs.wrapping_neg()).wrapping_mul(low_bits(RUN_PAGES))
+}
+
 /// The indices `0..n`, starting at `start` and going round once.
 #[inline(always)]
 fn around(start: usize, n: usize) -> impl Iterator<Item = usize> {
@@ -215,19 +298,12 @@ fn around(start: usize, n: usize) -> impl Iterator<Item = usize> {
 }
 
 impl<'a> Frames<'a> {
-    /// Puts the memory in its first state: everything free.
+    /// Puts memory that is all zeroes in its first state: everything free. What
+    /// takes time is one bit per block.
     ///
     /// Only the caller may see the memory yet.
     pub fn format(&self) {
         let full = to_usize(self.npages / BLOCK_PAGES);
-        for word in self.words {
-            word.store(0, Relaxed);
-        }
-        for map in [self.avail, self.held] {
-            for word in map {
-                word.store(0, Relaxed);
-            }
-        }
         for (i, word) in self.whole.iter().enumerate() {
             let before = i * 64;
             let n = full.saturating_sub(before);
@@ -244,7 +320,6 @@ impl<'a> Frames<'a> {
             }
             self.set(self.avail, tail);
         }
-        self.retired.format();
     }
 
     #[inline(always)]
@@ -325,42 +400,52 @@ impl<'a> Frames<'a> {
         got & !marked
     }
 
-    /// Claims up to `want` frames of one word; 0 if it has none.
+    /// Claims up to `want` frames of one word; 0 if it has none. With it: what
+    /// seems to be free there afterwards.
     #[inline(always)]
-    fn take_word(&self, at: Word, word: &AtomicU64, want: u64) -> u64 {
+    fn take_word(&self, at: Word, word: &AtomicU64, want: u64, partner: u64) -> (u64, u64) {
         // Bounded: each further turn means that others took what we saw, and a
         // word that is fought over this long is no place to stay.
         let mut turn = 0;
         while turn < 64 {
             let free = self.free_in(at, word);
             if free == 0 {
-                return 0;
+                return (0, 0);
             }
-            let pick = pick(free, want);
-            let got = word.fetch_and(!pick, SeqCst) & pick;
+            let pick = pick(free, want, partner);
+            let mut got = word.fetch_and(!pick, SeqCst) & pick;
             if got != 0 {
-                let got = self.keep(at, word, got);
+                got = self.keep(at, word, got);
+            }
+            if want == RUN && got != pick {
+                // A part of a run is of no use.
                 if got != 0 {
-                    return got;
+                    word.fetch_or(got, SeqCst);
                 }
+                got = 0;
+            }
+            if got != 0 || pick == 0 {
+                return (got, free & !pick);
             }
             turn += 1;
         }
-        0
+        (0, 0)
     }
 
-    /// Claims up to `want` frames of one word of an open block.
-    fn take_open(&self, block: Block, want: u64) -> Option<(Word, u64)> {
+    /// Claims up to `want` frames of one word of an open block, looking from word
+    /// `from` of it on.
+    fn take_open(&self, block: Block, from: usize, want: u64, partner: u64) -> Option<Taken> {
         // A stray bit of a whole block (see the head of this file) is nobody's.
         if self.test(self.whole, block) {
             return None;
         }
+        let words = self.block_words(block);
         // Bounded: eight words.
-        for (i, word) in self.block_words(block).iter().enumerate() {
+        for i in around(from, words.len()) {
             let at = Word(block.word().0 + i);
-            let got = self.take_word(at, word, want);
+            let (got, left) = self.take_word(at, words.get(i)?, want, partner);
             if got != 0 {
-                return Some((at, got));
+                return Some(Taken { at, got, left });
             }
         }
         None
@@ -370,75 +455,165 @@ impl<'a> Frames<'a> {
     /// that word allows it. `None`: the region has none left.
     #[inline]
     pub fn claim(&self, cpu: Cpu, want: u64) -> Option<Grant> {
-        let slot = self.slot(cpu)?;
-        let cur = Word(to_usize(slot.cur.load(Relaxed)));
-        if let Some(word) = self.words.get(cur.0) {
-            let got = self.take_word(cur, word, want);
+        self.claim_like(cpu, want, 0)
+    }
+
+    /// As [`Frames::claim`]; 16 frames and more lie in their 64K as page number
+    /// `partner` does in its own, where that can be, so that a device can map
+    /// both sides with large entries.
+    #[inline]
+    pub fn claim_like(&self, cpu: Cpu, want: u64, partner: u64) -> Option<Grant> {
+        let place = &self.slot(cpu)?.small;
+        let at = place.word();
+        if let Some(word) = self.words.get(at.0) {
+            let (got, left) = self.take_word(at, word, want, partner);
             if got != 0 {
+                place.left.store(left, Relaxed);
                 return Some(Grant {
-                    base: cur.first(),
+                    base: at.first(),
                     mask: got,
                 });
             }
         }
-        self.claim_elsewhere(slot, want)
+        self.claim_elsewhere(cpu, place, want, partner)
     }
 
     /// Claims one frame.
     #[inline]
     pub fn claim_one(&self, cpu: Cpu) -> Option<PageIndex> {
-        let slot = self.slot(cpu)?;
-        let cur = Word(to_usize(slot.cur.load(Relaxed)));
-        if let Some(word) = self.words.get(cur.0) {
-            let free = look(word);
-            if free != 0 {
+        let place = &self.slot(cpu)?.small;
+        let cur = place.word();
+        let left = place.left.load(Relaxed);
+        if left != 0 {
+            if let Some(word) = self.words.get(cur.0) {
                 // One bit, and only that bit is asked for: a `lock btr`.
-                let at = free.trailing_zeros();
-                if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0
-                    && self.keep(cur, word, 1 << at) != 0
-                {
+                let at = left.trailing_zeros();
+                let got = word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0;
+                place.left.store(left & left.wrapping_sub(1), Relaxed);
+                if got && self.keep(cur, word, 1 << at) != 0 {
                     return Some(PageIndex(cur.first().0 + u64::from(at)));
                 }
             }
         }
-        self.claim_one_elsewhere(slot)
+        self.claim_one_elsewhere(cpu)
     }
 
     #[inline(never)]
-    fn claim_one_elsewhere(&self, slot: &CpuSlot) -> Option<PageIndex> {
-        let grant = self.claim_elsewhere(slot, 1)?;
+    fn claim_one_elsewhere(&self, cpu: Cpu) -> Option<PageIndex> {
+        let grant = self.claim_like(cpu, 1, 0)?;
         Some(PageIndex(
             grant.base.0 + u64::from(grant.mask.trailing_zeros()),
         ))
     }
 
-    #[inline(never)]
-    fn claim_elsewhere(&self, slot: &CpuSlot, want: u64) -> Option<Grant> {
-        let at = slot.cur.load(Relaxed);
-        let cur = Word(to_usize(at));
-        // The rest of the block this CPU already holds. (A slot that is
-        // nowhere names a block beyond the end: no words, nothing found.)
-        if at != NOWHERE {
-            if let Some((word, got)) = self.take_open(cur.block(), want) {
-                // Same block: only the place in it moves. If another caller
-                // moved the slot meanwhile, its choice stands.
-                let _ = slot
-                    .cur
-                    .compare_exchange(at, to_u64(word.0), Relaxed, Relaxed);
-                return Some(Grant {
-                    base: word.first(),
-                    mask: got,
-                });
+    /// Claims a run: 16 frames, aligned. `None`: none are free together (or only
+    /// beyond the bound of this search).
+    #[inline]
+    pub fn claim_run(&self, cpu: Cpu) -> Option<PageIndex> {
+        let place = &self.slot(cpu)?.runs;
+        let at = place.word();
+        let seen = place.left.load(Relaxed);
+        let run = lane(seen);
+        if run != 0 {
+            if let Some(word) = self.words.get(at.0) {
+                if word
+                    .compare_exchange(seen, seen & !run, SeqCst, Relaxed)
+                    .is_ok()
+                {
+                    place.left.store(seen & !run, Relaxed);
+                    if self.keep_run(at, word, run) {
+                        return Some(PageIndex(at.first().0 + u64::from(run.trailing_zeros())));
+                    }
+                }
             }
         }
+        self.claim_run_elsewhere(cpu)
+    }
+
+    /// Whether a run that was just claimed can be kept; otherwise it is back.
+    #[inline(always)]
+    fn keep_run(&self, at: Word, word: &AtomicU64, run: u64) -> bool {
+        let kept = self.keep(at, word, run);
+        if kept != run {
+            word.fetch_or(kept, SeqCst);
+        }
+        kept == run
+    }
+
+    #[inline(never)]
+    fn claim_run_elsewhere(&self, cpu: Cpu) -> Option<PageIndex> {
+        let place = &self.slot(cpu)?.runs;
+        let at = place.word();
+        let grant = match self.words.get(at.0) {
+            Some(word) => match self.take_word(at, word, RUN, 0) {
+                (0, _) => self.claim_elsewhere(cpu, place, RUN, 0)?,
+                (mask, left) => {
+                    place.left.store(left, Relaxed);
+                    Grant {
+                        base: at.first(),
+                        mask,
+                    }
+                }
+            },
+            None => self.claim_elsewhere(cpu, place, RUN, 0)?,
+        };
+        Some(PageIndex(
+            grant.base.0 + u64::from(grant.mask.trailing_zeros()),
+        ))
+    }
+
+    /// Gives a run back: 16 aligned frames.
+    #[inline]
+    pub fn release_run(&self, cpu: Cpu, first: PageIndex) -> Released {
+        let at = first.word();
+        let (Some(slot), Some(word)) = (self.slot(cpu), self.words.get(at.0)) else {
+            return Released::default();
+        };
+        let run = low_bits(RUN_PAGES) << (first.bit() & !(RUN_PAGES - 1));
+        // Mostly the CPU that claimed it: then it knows what the word holds.
+        if slot.runs.word() == at && !self.test(self.whole, first.block()) {
+            let seen = slot.runs.left.load(Relaxed);
+            if seen & run == 0
+                && word
+                    .compare_exchange(seen, seen | run, SeqCst, Relaxed)
+                    .is_ok()
+            {
+                slot.runs.left.store(seen | run, Relaxed);
+                self.publish(first.block(), seen | run == u64::MAX);
+                return Released {
+                    freed: RUN_PAGES,
+                    already: 0,
+                };
+            }
+        }
+        self.release_part(first.block(), first, RUN_PAGES)
+    }
+
+    #[inline(never)]
+    fn claim_elsewhere(&self, cpu: Cpu, place: &Place, want: u64, partner: u64) -> Option<Grant> {
+        let slot = self.slot(cpu)?;
+        let held = place.block.load(Relaxed);
+        // The rest of the block this place already holds.
+        if held != NOWHERE {
+            let block = Block(to_usize(held));
+            let from = (place.word().0 + 1) % BLOCK_WORDS;
+            if let Some(taken) = self.take_open(block, from, want, partner) {
+                // Only the place in the block moves. Another caller that shares the
+                // slot may have moved it too: then one of the two stands.
+                place.word.store(to_u64(taken.at.0), Relaxed);
+                place.left.store(taken.left, Relaxed);
+                return Some(taken.grant());
+            }
+        }
+        let near = Block(to_usize(held)).map_word();
         // Bounded: ROUNDS searches, each over the maps once.
         let mut round = 0;
         while round < ROUNDS {
             let before = look(self.moves);
             let found = self
-                .claim_partly_used(slot, cur.block(), want)
-                .or_else(|| self.claim_by_opening(slot, want))
-                .or_else(|| self.claim_from_others(want));
+                .claim_partly_used(place, near, want, partner)
+                .or_else(|| self.claim_by_opening(slot, place, want))
+                .or_else(|| self.claim_from_others(slot, want, partner));
             if found.is_some() {
                 return found;
             }
@@ -470,23 +645,37 @@ impl<'a> Frames<'a> {
     }
 
     /// Partly used blocks first: whole ones are worth more to 2 MiB claims.
-    fn claim_partly_used(&self, slot: &CpuSlot, near: Block, want: u64) -> Option<Grant> {
-        // Bounded: each bit of `avail` as it was read, once.
-        for i in around(near.map_word(), self.avail.len()) {
+    fn claim_partly_used(
+        &self,
+        place: &Place,
+        near: usize,
+        want: u64,
+        partner: u64,
+    ) -> Option<Grant> {
+        let mut seen = 0;
+        // Bounded: each bit of `avail` as it was read, once; for a run, RUN_SCAN
+        // blocks looked into.
+        for i in around(near, self.avail.len()) {
             let mut bits = look(self.avail.get(i)?);
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
+                if want == RUN {
+                    seen += 1;
+                    if seen > RUN_SCAN {
+                        return None;
+                    }
+                    if !self.has_run(block) {
+                        continue;
+                    }
+                }
                 if !self.set(self.held, block) {
                     continue;
                 }
                 self.clear(self.avail, block);
-                if let Some((word, got)) = self.take_open(block, want) {
-                    self.settle(slot, word);
-                    return Some(Grant {
-                        base: word.first(),
-                        mask: got,
-                    });
+                if let Some(taken) = self.take_open(block, 0, want, partner) {
+                    self.settle(place, &taken);
+                    return Some(taken.grant());
                 }
                 self.leave(block);
             }
@@ -495,7 +684,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Opens a whole block for small claims and takes the first frames of it.
-    fn claim_by_opening(&self, slot: &CpuSlot, want: u64) -> Option<Grant> {
+    fn claim_by_opening(&self, slot: &CpuSlot, place: &Place, want: u64) -> Option<Grant> {
         // Nothing moves where there is nothing to open.
         if self.whole.iter().all(|word| look(word) == 0) {
             return None;
@@ -505,10 +694,10 @@ impl<'a> Frames<'a> {
             self.moved();
             return None;
         };
-        let mask = low_bits(want);
+        let got = low_bits(if want == RUN { RUN_PAGES } else { want });
         self.set(self.held, block);
         for (i, word) in self.block_words(block).iter().enumerate() {
-            let free = if i == 0 { !mask } else { u64::MAX };
+            let free = if i == 0 { !got } else { u64::MAX };
             if word.swap(free, SeqCst) != 0 {
                 // A frame of a free block was given back once more, at the very
                 // moment the block became free. It is free now, once.
@@ -516,40 +705,64 @@ impl<'a> Frames<'a> {
             }
         }
         self.moved();
-        self.settle(slot, block.word());
-        Some(Grant {
-            base: block.first(),
-            mask,
-        })
+        let taken = Taken {
+            at: block.word(),
+            got,
+            left: !got,
+        };
+        self.settle(place, &taken);
+        Some(taken.grant())
     }
 
     /// The last frames may be in blocks that other CPUs hold.
-    fn claim_from_others(&self, want: u64) -> Option<Grant> {
-        // Bounded: each bit of `held` and `avail` as they were read, once.
-        for (i, (held, avail)) in self.held.iter().zip(self.avail).enumerate() {
+    fn claim_from_others(&self, slot: &CpuSlot, want: u64, partner: u64) -> Option<Grant> {
+        let run = want == RUN;
+        let start = if run {
+            to_usize(slot.scan.load(Relaxed)) / 64
+        } else {
+            0
+        };
+        let mut seen = 0;
+        // Bounded: each bit of `held` and `avail` as they were read, once; for a
+        // run, MERGE_SCAN blocks looked into.
+        for i in around(start, self.held.len()) {
+            let (held, avail) = (self.held.get(i)?, self.avail.get(i)?);
             // A block that is taken up or given up has one of the two bits at any
             // time, but moves from one to the other: hence the second look.
             let mut bits = look(held) | look(avail) | look(held);
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
-                if let Some((word, got)) = self.take_open(block, want) {
-                    return Some(Grant {
-                        base: word.first(),
-                        mask: got,
-                    });
+                if let Some(taken) = self.take_open(block, 0, want, partner) {
+                    return Some(taken.grant());
+                }
+                seen += 1;
+                if run && seen >= MERGE_SCAN {
+                    slot.scan.store(to_u64(block.0), Relaxed);
+                    return None;
                 }
             }
         }
         None
     }
 
-    /// Makes `word` the slot's place; its block is held by the caller.
-    fn settle(&self, slot: &CpuSlot, word: Word) {
-        let old = slot.cur.swap(to_u64(word.0), SeqCst);
-        let old_block = Word(to_usize(old)).block();
-        if old != NOWHERE && old_block != word.block() {
-            self.leave(old_block);
+    /// Some aligned run of the block seems to be free.
+    fn has_run(&self, block: Block) -> bool {
+        self.block_words(block)
+            .iter()
+            .any(|word| lane(look(word)) != 0)
+    }
+
+    /// Makes the place go on where something was just taken, in a block that the
+    /// caller holds.
+    fn settle(&self, place: &Place, taken: &Taken) {
+        let block = taken.at.block();
+        place.left.store(0, Relaxed);
+        place.word.store(to_u64(taken.at.0), Relaxed);
+        place.left.store(taken.left, Relaxed);
+        let old = place.block.swap(to_u64(block.0), SeqCst);
+        if old != NOWHERE && old != to_u64(block.0) {
+            self.leave(Block(to_usize(old)));
         }
     }
 
@@ -588,11 +801,22 @@ impl<'a> Frames<'a> {
     /// Takes one whole block out of `whole`.
     #[inline(always)]
     fn take_whole(&self, slot: &CpuSlot) -> Option<Block> {
-        let start = to_usize(slot.whole.load(Relaxed));
-        if let Some(block) = self.take_whole_at(start) {
-            return Some(block);
+        let left = slot.whole_left.load(Relaxed);
+        let i = to_usize(slot.whole.load(Relaxed));
+        if left != 0 {
+            if let Some(word) = self.whole.get(i) {
+                slot.whole_left.store(left & left.wrapping_sub(1), Relaxed);
+                let at = left.trailing_zeros();
+                let block = Block(i * 64 + to_usize(u64::from(at)));
+                if word.fetch_and(!(1 << at), SeqCst) & (1 << at) != 0 {
+                    if !self.retired.has(block) {
+                        return Some(block);
+                    }
+                    self.break_up(block);
+                }
+            }
         }
-        self.take_whole_from(slot, start)
+        self.take_whole_from(slot, i)
     }
 
     #[inline(always)]
@@ -623,7 +847,9 @@ impl<'a> Frames<'a> {
         // Bounded: each word of `whole` once.
         for i in around(start, self.whole.len()) {
             if let Some(block) = self.take_whole_at(i) {
+                slot.whole_left.store(0, Relaxed);
                 slot.whole.store(to_u64(i), Relaxed);
+                slot.whole_left.store(look(self.whole.get(i)?), Relaxed);
                 return Some(block);
             }
         }
@@ -810,9 +1036,13 @@ impl<'a> Frames<'a> {
             return Released::default();
         };
         let bit = 1 << page.bit();
-        // Only the one bit of the old word is asked for: a `lock bts`. Whether
-        // the word is full now is looked up afterwards; of several that fill
-        // it, the last one sees it full.
+        let before = if self.test(self.held, block) {
+            // Mostly this CPU's own, and just written: not looked at again.
+            u64::MAX
+        } else {
+            word.load(Relaxed) | bit
+        };
+        // Only the one bit of the old word is asked for: a `lock bts`.
         if self.test(self.whole, block) || word.fetch_or(bit, SeqCst) & bit != 0 {
             return Released {
                 freed: 0,
@@ -820,11 +1050,24 @@ impl<'a> Frames<'a> {
             };
         }
         if !self.test(self.held, block) {
-            self.publish_unheld(block, look(word) == u64::MAX);
+            self.publish_one(block, word, before);
         }
         Released {
             freed: 1,
             already: 0,
+        }
+    }
+
+    /// After one frame of a block that nobody holds came back. `before`: what its
+    /// word held just before, or all ones. That says whether it may be full now; then it
+    /// is looked at once more. Should three fill it at the same time, nobody may
+    /// find out: a later claim_block() does.
+    #[inline(always)]
+    fn publish_one(&self, block: Block, word: &AtomicU64, before: u64) {
+        let free = !before;
+        let nearly = free & free.wrapping_sub(1) == 0;
+        if nearly || !self.test(self.avail, block) {
+            self.publish_unheld(block, look(word) == u64::MAX);
         }
     }
 
@@ -969,7 +1212,8 @@ mod tests {
                 _ => x & y & (y >> 7),
             };
             for want in 1..=64u64 {
-                let got = pick(free, want);
+                let partner = x % 16;
+                let got = pick(free, want, partner);
                 assert_eq!(got & !free, 0, "{free:#x}, {want}: not free");
                 let all = u64::from(free.count_ones());
                 assert_eq!(
@@ -977,7 +1221,12 @@ mod tests {
                     want.min(all),
                     "{free:#x}, {want}"
                 );
-                let run = (0..=64 - want).find(|at| free >> at & low_bits(want) == low_bits(want));
+                let fits = |at: &u64| free >> at & low_bits(want) == low_bits(want);
+                let like = (0..=64 - want).find(|at| at % 16 == partner && fits(at));
+                let run = match like {
+                    Some(at) if want >= 16 => Some(at),
+                    _ => (0..=64 - want).find(fits),
+                };
                 match run {
                     Some(at) => assert_eq!(got, low_bits(want) << at, "{free:#x}, {want}"),
                     None if got != 0 => assert_eq!(
@@ -987,6 +1236,11 @@ mod tests {
                     None => {}
                 }
             }
+            let run = (0..4)
+                .map(|i| 0xffff << (16 * i))
+                .find(|run| free & run == *run);
+            assert_eq!(lane(free), run.unwrap_or(0), "{free:#x}");
+            assert_eq!(pick(free, RUN, 5), run.unwrap_or(0), "{free:#x}");
         }
     }
 

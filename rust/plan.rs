@@ -200,10 +200,11 @@ struct Supply<'a> {
 }
 
 impl Supply<'_> {
-    /// The next frames for up to `max` single pages: the first and how many.
+    /// The next frames for up to `max` single pages, of which the first is to go
+    /// with system page `partner`: the first and how many.
     #[inline(always)]
-    fn run(&mut self, max: u64) -> Option<(u64, u64)> {
-        if self.len == 0 && !self.refill() {
+    fn run(&mut self, max: u64, partner: u64) -> Option<(u64, u64)> {
+        if self.len == 0 && !self.refill(partner) {
             return None;
         }
         let n = if self.len < max { self.len } else { max };
@@ -215,7 +216,7 @@ impl Supply<'_> {
 
     /// Makes `next` and `len` the next run in hand; false when there is none.
     #[inline(never)]
-    fn refill(&mut self) -> bool {
+    fn refill(&mut self, partner: u64) -> bool {
         if self.mask == 0 {
             if self.dry || self.want == 0 {
                 return false;
@@ -236,7 +237,7 @@ impl Supply<'_> {
             } else {
                 WORD_PAGES
             };
-            let Some(grant) = self.frames.claim(self.cpu, want) else {
+            let Some(grant) = self.frames.claim_like(self.cpu, want, partner) else {
                 self.dry = true;
                 return false;
             };
@@ -337,7 +338,10 @@ impl ToDevice<'_> {
             if rest.is_empty() {
                 return;
             }
-            let Some((page, n)) = self.supply.run(to_u64(rest.len())) else {
+            let Some((page, n)) = self
+                .supply
+                .run(to_u64(rest.len()), source.pfn() + to_u64(done))
+            else {
                 rest.fill(0);
                 return;
             };

@@ -16,7 +16,7 @@
 //! up as a whole. No bit per frame is spent on all the others.
 #![forbid(unsafe_code)]
 
-use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, look};
+use crate::atomic::{AtomicU64, Ordering::SeqCst, look};
 use crate::types::{BLOCK_WORDS, Block, Word, to_u64, to_usize};
 
 /// Words of a record: the block's number plus one (0: no block yet), and a bit
@@ -54,14 +54,6 @@ pub const fn table_words(npages: u64) -> usize {
 }
 
 impl<'a> Retired<'a> {
-    /// Forgets everything; only the caller may see the memory yet.
-    pub fn format(&self) {
-        self.any.store(0, Relaxed);
-        for word in self.some.iter().chain(self.all).chain(self.table) {
-            word.store(0, Relaxed);
-        }
-    }
-
     /// Whether any frame of the region may be marked.
     #[inline(always)]
     pub fn any(&self) -> bool {

@@ -370,3 +370,35 @@ fn two_retire_in_one_block() {
         memory.settle(3);
     });
 }
+
+/// Two CPUs want the only run; a frame of it is claimed at the same time.
+#[test]
+fn a_run_or_a_frame_of_it() {
+    explore(Some(3), || {
+        let memory = Memory::new(16);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_run(Cpu(1)).is_some());
+        let frame = memory.frames().claim_one(Cpu(0));
+        let run = thread.join().expect("a thread");
+        assert!(!run || frame.is_none(), "the run and a frame of it");
+        memory.settle(if run { 16 } else { u64::from(frame.is_some()) });
+    });
+}
+
+/// A run comes back while another CPU looks for one.
+#[test]
+fn a_run_comes_back() {
+    explore(Some(3), || {
+        let memory = Memory::new(32);
+        let frames = memory.frames();
+        let run = frames.claim_run(Cpu(0)).expect("a run");
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_run(Cpu(1)));
+        assert_eq!(frames.release_run(Cpu(0), run).freed, 16);
+        assert!(
+            thread.join().expect("a thread").is_some(),
+            "one was free all the time"
+        );
+        memory.settle(16);
+    });
+}

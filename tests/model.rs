@@ -845,6 +845,61 @@ fn small_claims_leave_blocks_whole() {
     );
 }
 
+/// Runs of 64K: aligned, in partly used blocks first, all of them obtainable from
+/// any CPU, none that is not whole, and a double release is told.
+#[test]
+fn runs_of_sixteen() {
+    let npages = 512 * 4 + 40;
+    let lent = Lent::new(npages, 3);
+    let region = lent.region();
+    let frames = region.frames();
+    // The tail has two whole runs, and they go first.
+    let first: Vec<u64> = (0..2)
+        .map(|_| frames.claim_run(Cpu(0)).expect("a run").0)
+        .collect();
+    assert_eq!(first, [2048, 2064]);
+    let one = frames.claim_one(Cpu(0)).expect("a frame");
+    let mut runs = first;
+    while let Some(run) = frames.claim_run(Cpu(runs.len() as u32 % 4)) {
+        assert!(run.0 % 16 == 0 && !runs.contains(&run.0), "{run:?}");
+        runs.push(run.0);
+    }
+    // All that are whole: the single frame spoils at most one.
+    assert!(runs.len() as u64 >= npages / 16 - 1, "{} runs", runs.len());
+    let left = region.stats().free;
+    assert_eq!(left, npages - 1 - 16 * runs.len() as u64);
+    // One frame short is no run.
+    assert_eq!(frames.release(PageIndex(runs[5] + 1), 15).freed, 15);
+    assert_eq!(frames.claim_run(Cpu(1)), None);
+    assert_eq!(frames.release_one(PageIndex(runs[5])).freed, 1);
+    assert_eq!(frames.claim_run(Cpu(2)), Some(PageIndex(runs[5])));
+    for (i, run) in runs.iter().enumerate() {
+        let got = frames.release_run(Cpu(i as u32 % 3), PageIndex(*run));
+        assert_eq!((got.freed, got.already), (16, 0));
+        let got = frames.release_run(Cpu(i as u32 % 3), PageIndex(*run));
+        assert_eq!((got.freed, got.already), (0, 16));
+    }
+    assert_eq!(frames.release_one(one).freed, 1);
+    assert_eq!(region.stats().free, npages);
+    for _ in 0..4 {
+        assert!(frames.claim_block(Cpu(1)).is_some(), "not whole again");
+    }
+}
+
+/// Many frames for a partner: where the partner lies in its 64K, there they lie.
+#[test]
+fn frames_lie_as_their_partner() {
+    let lent = Lent::new(512 * 2, 1);
+    let frames = lent.region().frames();
+    for partner in 0..16 {
+        let grant = frames.claim_like(Cpu(0), 20, partner).expect("frames");
+        let first = grant.base.0 + u64::from(grant.mask.trailing_zeros());
+        assert_eq!(grant.mask.count_ones(), 20);
+        assert_eq!(first % 16, partner, "{first}");
+        assert_eq!(frames.release(PageIndex(first), 20).freed, 20);
+    }
+}
+
 /// Whichever CPU holds the block: the last frame can be had from any other.
 #[test]
 fn last_frame_from_any_cpu() {
@@ -1025,6 +1080,15 @@ fn threads_pass_frames_and_blocks() {
                 let frames = region.frames();
                 let mut mine = Vec::new();
                 for turn in 0..20_000u64 {
+                    if turn % 16 == 0 {
+                        if let Some(run) = frames.claim_run(Cpu(me)) {
+                            assert_eq!(run.0 % 16, 0);
+                            (run.0..run.0 + 16).for_each(|page| take(page, me));
+                            (run.0..run.0 + 16).for_each(|page| give(page, me));
+                            let got = frames.release_run(Cpu(me + turn as u32 / 16 % 2), run);
+                            assert_eq!((got.freed, got.already), (16, 0));
+                        }
+                    }
                     if turn % 64 == 0 {
                         if let Some(block) = frames.claim_block(Cpu(me)) {
                             let first = block.first();

@@ -17,4 +17,9 @@ void interval_add(unsigned long first, unsigned long last, unsigned long value);
 void interval_set(unsigned long first, unsigned long last, unsigned long value);
 unsigned long interval_get(unsigned long page);
 
+struct buddy;
+struct buddy *buddy_new(unsigned long npages);
+unsigned long buddy_claim(struct buddy *buddy, unsigned long npages);
+void buddy_release(struct buddy *buddy, unsigned long first);
+
 #endif
