@@ -44,12 +44,16 @@ setup:
 	@sh tests/vm/setup.sh
 
 .PHONY: user
-user: $(patsubst tests/user/%.c,target/user/%,$(wildcard tests/user/*.c)) ## build hmm-run and the programs that run in the test machines
+user: $(patsubst tests/user/%.c,target/user/%,$(wildcard tests/user/*.c)) target/user/svm ## build hmm-run and the programs that run in the test machines
 	cargo build --release --locked --workspace
 
 target/user/%: tests/user/%.c $(wildcard tests/user/*.h c/drivers/dmirror/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -pthread -I. -o $@ $<
+
+target/user/svm: c/examples/svm.c c/drivers/vram/hmm_vram.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -I. -o $@ $<
 
 .PHONY: test
 test: setup ## run every test: host, generated files, modules, virtual machines (KERNEL= for one kernel only)

@@ -3,7 +3,8 @@
 //! checked in and says what differs:
 //!  * `c/core.h` from `rust/ffi.rs` and `rust/types.rs` (cbindgen),
 //!  * `rust/port_sys.rs` from `c/port.h` (bindgen),
-//!  * `rust/uapi/sys.rs` from `c/drivers/dmirror/hmm_dmirror.h` (bindgen).
+//!  * `rust/uapi/sys.rs` from `c/drivers/dmirror/hmm_dmirror.h`, and `rust/uapi/vram_sys.rs` from
+//!    `c/drivers/vram/hmm_vram.h` (bindgen).
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,8 +14,11 @@ use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
 
 const BORDER: &str = "c/core.h";
 const PORT: &str = "rust/port_sys.rs";
-const UAPI: &str = "rust/uapi/sys.rs";
-const UAPI_HEADER: &str = "c/drivers/dmirror/hmm_dmirror.h";
+/// The headers of the user ABI, and what is made of each.
+const UAPI: [(&str, &str); 2] = [
+    ("c/drivers/dmirror/hmm_dmirror.h", "rust/uapi/sys.rs"),
+    ("c/drivers/vram/hmm_vram.h", "rust/uapi/vram_sys.rs"),
+];
 
 const HEAD: &str = "\
 /* SPDX-License-Identifier: GPL-2.0 */
@@ -216,9 +220,9 @@ fn port() -> String {
     formatted(&text)
 }
 
-fn uapi() -> String {
-    let text = builder(UAPI_HEADER, "GPL-2.0 WITH Linux-syscall-note")
-        .allowlist_file(".*hmm_dmirror\\.h")
+fn uapi(header: &str) -> String {
+    let text = builder(header, "GPL-2.0 WITH Linux-syscall-note")
+        .allowlist_file(format!(".*{header}"))
         .derive_default(true)
         .derive_debug(true)
         .prepend_enum_name(false)
@@ -322,8 +326,10 @@ fn main() -> ExitCode {
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR")).expect("the clone is where it was");
     let mut same = settle(BORDER, &border(), check);
     same &= settle(PORT, &port(), check);
-    if Path::new(UAPI_HEADER).exists() && Path::new("rust/uapi").exists() {
-        same &= settle(UAPI, &uapi(), check);
+    for (header, made) in UAPI {
+        if Path::new(header).exists() && Path::new("rust/uapi").exists() {
+            same &= settle(made, &uapi(header), check);
+        }
     }
     if same {
         ExitCode::SUCCESS

@@ -4,7 +4,7 @@
 //! bindgen cannot evaluate `_IOWR(...)`; the numbers are therefore built here from the generated
 //! structures, and `tests/abi.rs` compares each with what the C compiler says.
 
-use crate::sys;
+use crate::{sys, vram_sys};
 use core::mem::size_of;
 
 const WRITE: u32 = 1;
@@ -56,3 +56,9 @@ pub const START: u32 = iowr::<sys::hmm_dmirror_start>(0x44);
 pub const RESULT: u32 = iowr::<sys::hmm_dmirror_result>(0x45);
 /// Make the device fail.
 pub const FAIL: u32 = ioc(WRITE, b'H', 0x43, size_of::<sys::hmm_dmirror_fail>());
+/// `hmm_vram`: queue commands.
+pub const VRAM_SUBMIT: u32 = iowr::<vram_sys::hmm_vram_submit>(0x60);
+/// `hmm_vram`: wait for a submission.
+pub const VRAM_WAIT: u32 = iowr::<vram_sys::hmm_vram_wait>(0x61);
+/// `hmm_vram`: how the engine is.
+pub const VRAM_STATUS: u32 = iowr::<vram_sys::hmm_vram_status>(0x62);

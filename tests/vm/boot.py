@@ -19,6 +19,7 @@ from typing import IO
 
 import cache
 import initramfs
+import outside
 from kernel import Kernel, Machine
 from progress import Failure
 
@@ -56,7 +57,7 @@ class Report:
     trouble: str = ""
 
 
-def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool) -> list[str]:
+def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool, more: list[str]) -> list[str]:
     accelerator = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
     append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel",
               *machine.append, *kernel.line.append]
@@ -68,7 +69,7 @@ def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, count
     else:
         words += ["-smp", "2", "-cpu", "max", "-accel", accelerator]
     return [*words, "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-nic", "none",
-            "-serial", f"file:{console}", "-serial", "stdio",
+            "-serial", f"file:{console}", "-serial", "stdio", *more,
             "-kernel", str(kernel.image), "-initrd", str(image), "-append", " ".join(append)]
 
 
@@ -83,10 +84,12 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
     report = Report(jobs, console)
     budget = BOOT_SECONDS + sum(job.seconds for job in jobs) + 30
     factor = (4 if counting else 1) * kernel.line.slow
+    world = outside.Outside(place, machine)
     with open(place / "qemu.log", "wb") as errors:
-        qemu = subprocess.Popen(_command(kernel, machine, image, console, counting), stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=errors)
+        qemu = subprocess.Popen(_command(kernel, machine, image, console, counting, world.words()),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     assert qemu.stdout
+    world.start()
     listener = _Listener(report, on_line)
     try:
         with open(place / "output.log", "wb") as record:
@@ -102,6 +105,7 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
             except subprocess.TimeoutExpired:
                 qemu.kill()
         qemu.wait()
+        world.stop()
     if not report.finished and not report.trouble:
         last = f", during '{listener.current.name}'" if listener.current else ""
         early = f"QEMU ended before the kernel was up (exit {qemu.returncode}); see {place}/qemu.log"

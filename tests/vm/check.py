@@ -242,7 +242,8 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     last = [boot.Job("modules-unload", "/modules/unload", 120),
             boot.Job("modules-load-and-unload-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
-    own_tests = [selftests.equip(tree, found, machine.name)] if suite.wants(found.line, "hmm-tests", machine.name) else []
+    own_tests = [selftests.equip(tree, found, machine.name)] if suite.wants(found.line, "hmm-tests", machine.name) \
+        and not machine.own else []
     checks = sanitizer.jobs() if found.checked else []
     ibt = boot.Job("ibt", "grep -om1 '\\bibt\\b' /proc/cpuinfo; dmesg | grep -o 'CET detected: Indirect Branch Tracking enabled'", 20)
     jobs = [load, caps, ibt, *programs, *own_tests, *last, *checks]

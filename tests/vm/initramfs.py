@@ -68,6 +68,9 @@ class Tree:
             self.add(module, f"/modules/{module.name}")
         if machine:
             load = [f"insmod /modules/{module}" for module in machine.modules]
+            # hmm_vram takes no device by itself: these are given to it by name.
+            load += [f"echo hmm_vram >/sys/bus/pci/devices/{name}/driver_override; echo {name} >/sys/bus/pci/drivers_probe"
+                     for name in machine.bind]
             unload = [f"rmmod {module.split()[0].removesuffix('.ko')}" for module in reversed(machine.modules)]
             for name, commands in (("load", load), ("unload", unload)):
                 script = self.place / "modules" / name

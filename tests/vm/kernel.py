@@ -61,6 +61,10 @@ class Machine:
     memory: int
     append: tuple[str, ...]
     modules: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    bind: tuple[str, ...] = ()
+    own: bool = False
+    qemu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ def machine(name: str) -> Machine:
     entry = table()["machines"].get(name)
     if entry is None:
         raise Failure(f"there is no machine '{name}' in the list", hint="one of: " + " ".join(table()["machines"]))
-    return Machine(name, entry["memory"], tuple(entry["append"]), tuple(entry["modules"]))
+    # One may be like another but for some fields.
+    entry = table()["machines"].get(entry.get("like"), {}) | entry
+    return Machine(name, **frozen({key: value for key, value in entry.items() if key != "like"}))
 
 
 @functools.cache

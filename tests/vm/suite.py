@@ -5,7 +5,7 @@ Each [[test]] (KTAP on its standard output) and each [[demo]] (lines `HMM-DEMO {
     name      of small letters, digits and dashes
     run       a shell command
     files     what it needs: a path in the clone, an absolute path of this machine, or the bare name of a program here
-    machines  where it can run; all when not given
+    machines  where it can run; when not given, all that have no `own` programs
     timeout   in seconds
 """
 
@@ -36,7 +36,7 @@ class Program:
 
     def fits(self, machine: str) -> bool:
         """Whether it can run in this machine."""
-        return not self.machines or machine in self.machines
+        return machine in self.machines if self.machines else not kernel.machine(machine).own
 
     def unfit(self, line: kernel.Line, machine: str) -> str:
         """Why it is not run on a kernel in a machine; empty if it is."""

@@ -16,6 +16,7 @@ import demo
 import kernel
 import klog
 import ktap
+import outside
 import rules
 import sanitizer
 from results import Results
@@ -63,6 +64,14 @@ class Klog(unittest.TestCase):
             "<4>[    3.1] hmm_devmem: module verification failed: signature and/or required key missing - tainting kernel",
             "<6>[    3.2] hmm_devmem: private yes, coherent yes", "<4>[    2.0] some other driver is unhappy",
             "<12>[    3.0] hmm-vm: begin WARN"]), [])
+
+    def test_expected(self) -> None:
+        provoked, other = "<3>[ 1.1] hmm_vram 0000:00:04.0: lost: x", "<3>[ 1.2] hmm_vram 0000:00:04.0: another"
+        begin, end = "<5>[ 1.0] hmm-vm: expect lost|reset", "<5>[ 1.3] hmm-vm: expect"
+        self.assertEqual(klog.complaints([begin, provoked, end]), [])
+        self.assertEqual(klog.complaints([begin, provoked, other, end, provoked]), [other, provoked])
+        warning = "<4>[ 1.1] WARNING: hmm_vram lost"
+        self.assertEqual(klog.complaints([begin, warning, end]), [warning])
 
     def test_dirty(self) -> None:
         for line in ("<4>[ 1.0] WARNING: CPU: 0 PID: 1 at mm/memremap.c:158", "<4>[ 1.0] hmm_dmirror: odd size",
@@ -168,6 +177,23 @@ class Listener(unittest.TestCase):
             listener.hear(line)
         self.assertEqual((jobs[0].output, jobs[0].code, jobs[1].timed_out), (["ok 1 one"], 0, True))
         self.assertEqual((report.tainted, report.log, report.finished), (12288, ["<6>[ 1.0] x"], True))
+
+
+class World(unittest.TestCase):
+    def test_files(self) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            world = outside.Outside(Path(place), kernel.Machine("x", 1, (), (), files=("a=1",)))
+            memory = bytearray(1 << 20)
+            for at in (0, 8, 4096 * 3 + 16, 4096 * 5 + 3):
+                memory[at:at + 8] = (0x1122334455667788).to_bytes(8, "little")
+            world.files["a"].write_bytes(memory)
+            for request, answer in (("find a 1122334455667788", "ok 2"), ("used a", "ok 3"), ("flip a 1122334455667788", "ok 0"),
+                                    ("find a 1122334455667789", "ok 1")):
+                self.assertEqual(world.answer(request), answer)
+            for request in ("find b 1", "what a 1", "flip a 9999", "find a", ""):
+                self.assertTrue(world.answer(request).startswith("error"), request)
+            world.stop()
+            self.assertFalse(world.files["a"].exists())
 
 
 class Demo(unittest.TestCase):

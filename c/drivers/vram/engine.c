@@ -131,7 +131,7 @@ void vram_batch_submit(struct vram_batch *batch)
 			break;
 		}
 		INIT_WORK(&batch->work, cpu_work);
-		queue_work(system_unbound_wq, &batch->work);
+		queue_work(vram_helpers, &batch->work);
 		break;
 	case VRAM_ENGINE_LOST:
 		fail_batch(batch, -ENODEV);
@@ -158,8 +158,14 @@ static bool try_again(struct vram_batch *batch, unsigned int tries)
 	return again && tries < MAX_TRIES;
 }
 
-/* Nothing has happened for too long. */
-static void rescue(struct vram_device *vram, unsigned int generation)
+/* How long anything of the engine may take. */
+unsigned long vram_patience(void)
+{
+	return msecs_to_jiffies(READ_ONCE(timeout_ms)) + 1;
+}
+
+/* Nothing has happened for too long, since the engine was of @generation. */
+void vram_engine_rescue(struct vram_device *vram, unsigned int generation)
 {
 	if (READ_ONCE(vram->engine) != VRAM_ENGINE_DMA)
 		return;
@@ -185,9 +191,8 @@ void vram_batch_wait(struct vram_batch *batch)
 
 	do {
 		generation = READ_ONCE(vram->generation);
-		while (!wait_for_completion_timeout(&batch->done,
-						    msecs_to_jiffies(timeout_ms) + 1)) {
-			rescue(vram, generation);
+		while (!wait_for_completion_timeout(&batch->done, vram_patience())) {
+			vram_engine_rescue(vram, generation);
 			generation = READ_ONCE(vram->generation);
 		}
 		if (!try_again(batch, ++tries))

@@ -213,38 +213,67 @@ static int post_fault(struct vram_context *context, unsigned long addr, unsigned
 	spin_lock(&vram->fault_lock);
 	list_add_tail(&context->fault, &vram->faults);
 	spin_unlock(&vram->fault_lock);
-	queue_work(system_unbound_wq, &vram->fault_work);
+	queue_work(vram_helpers, &vram->fault_work);
 	return -EINPROGRESS;
 }
 
-static int serve(struct vram_context *context, struct vram_job *job)
+/* Is a page of [start, end) somewhere else than in the video memory? */
+static bool is_elsewhere(struct vram_context *context, unsigned long start, unsigned long end)
 {
-	unsigned int flags = context->fault_write ? HMM_VIEW_WRITE : 0;
-	unsigned long start = ALIGN_DOWN(context->fault_addr, PAGE_SIZE);
-	unsigned long end = min(PAGE_ALIGN(context->fault_end), ALIGN(start + 1, PMD_SIZE));
+	bool elsewhere = false;
+
+	hmm_view_lock(context->view);
+	for (; start < end && !elsewhere; start += PAGE_SIZE)
+		elsewhere = !(translate(context, start, false) & ENTRY_VIDEO);
+	hmm_view_unlock(context->view);
+	return elsewhere;
+}
+
+/* Enter [start, end) into the page table; moved to the video memory before, by policy. */
+static int bring(struct vram_context *context, struct vram_job *job, unsigned long start,
+		 unsigned long end)
+{
 	struct hmm_migrate m = {
 		.mm = hmm_view_mm(context->view),
 		.start = start,
 		.end = end,
 		.flags = HMM_MIGRATE_HOLES,
 	};
+	bool again = true;
+	int ret;
+
+	for (;;) {
+		if (!(job->flags & HMM_VRAM_STAY)) {
+			/* What cannot move is used where it is. */
+			ret = hmm_migrate_to_device(context->vram->region, &m);
+			if (ret)
+				return ret;
+			job->result.moved += m.moved;
+		}
+		ret = hmm_view_fault(context->view, start, end,
+				     context->fault_write ? HMM_VIEW_WRITE : 0);
+		/* What was on another device has come to RAM by that, and can move now. */
+		if (ret || !again || !m.skipped[HMM_SKIP_BUSY] ||
+		    !is_elsewhere(context, start, end))
+			return ret;
+		again = false;
+	}
+}
+
+static int serve(struct vram_context *context, struct vram_job *job)
+{
+	unsigned long start = ALIGN_DOWN(context->fault_addr, PAGE_SIZE);
+	unsigned long end = min(PAGE_ALIGN(context->fault_end), ALIGN(start + 1, PMD_SIZE));
 	int ret;
 
 	job->result.faults++;
-	if (!(job->flags & HMM_VRAM_STAY)) {
-		/* What cannot move is used where it is. */
-		ret = hmm_migrate_to_device(context->vram->region, &m);
-		if (ret)
-			return ret;
-		job->result.moved += m.moved;
-	}
 	ret = make_tables(context, start, end);
 	if (ret)
 		return ret;
-	ret = hmm_view_fault(context->view, start, end, flags);
+	ret = bring(context, job, start, end);
 	/* What is wrong further on does not matter yet. */
 	if (ret && end > start + PAGE_SIZE)
-		ret = hmm_view_fault(context->view, start, start + PAGE_SIZE, flags);
+		ret = bring(context, job, start, start + PAGE_SIZE);
 	return ret;
 }
 

@@ -54,6 +54,8 @@ static int submit(struct hmm_region *region, struct hmm_copy *copy, enum vram_op
 	struct vram_device *vram = hmm_region_data(region);
 	struct vram_batch *batch;
 
+	if (op != VRAM_READ && READ_ONCE(vram->closed))
+		return -EBUSY;
 	/* Two pools: who holds a batch of one never waits for another of the same. */
 	batch = mempool_alloc(op == VRAM_CLEAR ? &vram->clears : &vram->copies, GFP_KERNEL);
 	vram_batch_init(batch, vram, op, copy->seg, copy->nr);

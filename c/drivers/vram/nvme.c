@@ -26,13 +26,13 @@
 #define ONCS_WRITE_ZEROES	BIT(3)
 #define FEATURE_QUEUES		0x07
 #define STATUS_MASK		0x7ff
-/* A controller that takes longer to start or stop has failed, whatever it says. */
-#define READY_TIMEOUT_US	(5 * USEC_PER_SEC)
-#define ADMIN_TIMEOUT_US	(5 * USEC_PER_SEC)
+/* A controller that takes longer to start, to stop or to answer has failed, whatever it says. */
+#define TIMEOUT_US		jiffies_to_usecs(vram_patience())
 
 static void write32(struct vram_device *vram, u32 value, unsigned int reg)
 {
-	writel(value, vram->regs + reg);
+	if (!READ_ONCE(vram->tricks.gone))
+		writel(value, vram->regs + reg);
 }
 
 /* Two halves: the order does not matter, and not every platform has one write of eight bytes. */
@@ -116,7 +116,7 @@ static unsigned int reap(struct vram_queue *queue)
 			/* It names what nobody asked for: nothing it says can be believed. */
 			atomic64_inc(&vram->odd);
 			queue->live = false;
-			queue_work(system_unbound_wq, &vram->reset_work);
+			queue_work(vram_helpers, &vram->reset_work);
 			break;
 		}
 		if (++queue->head == VRAM_DEPTH) {
@@ -278,12 +278,20 @@ static bool submit_command(struct vram_queue *queue, struct vram_batch *batch,
 			   const struct cursor *c, const dma_addr_t *page)
 {
 	struct vram_device *vram = queue->vram;
+	unsigned int generation;
 	bool done = false;
 	int nr;
 
 	do {
-		wait_event(vram->wait, (nr = take_slot(queue)) >= 0 ||
-				       READ_ONCE(vram->engine) != VRAM_ENGINE_DMA);
+		/* The ring may be full of this very batch, which nobody waits for yet. */
+		do {
+			generation = READ_ONCE(vram->generation);
+			if (wait_event_timeout(vram->wait, (nr = take_slot(queue)) >= 0 ||
+					       READ_ONCE(vram->engine) != VRAM_ENGINE_DMA,
+					       vram_patience()))
+				break;
+			vram_engine_rescue(vram, generation);
+		} while (true);
 		if (nr < 0)
 			return false;
 		if (batch->op != VRAM_CLEAR)
@@ -341,7 +349,7 @@ static int admin(struct vram_device *vram, struct nvme_command *command, u32 *re
 		queue->tail = 0;
 	ring(queue, false);
 	ret = read_poll_timeout(status_of, status, (status & 1) == queue->phase,
-				50, ADMIN_TIMEOUT_US, false, entry);
+				50, TIMEOUT_US, false, entry);
 	if (ret)
 		return vram_read32(vram, NVME_REG_CSTS) == ~0U ? -ENODEV : ret;
 	dma_rmb();
@@ -464,7 +472,7 @@ static int wait_ready(struct vram_device *vram, bool ready)
 	int ret;
 
 	ret = read_poll_timeout(vram_read32, status, (status & NVME_CSTS_RDY) == ready ||
-				status == ~0U, 100, READY_TIMEOUT_US, false, vram, NVME_REG_CSTS);
+				status == ~0U, 100, TIMEOUT_US, false, vram, NVME_REG_CSTS);
 	return status == ~0U ? -ENODEV : ret;
 }
 
@@ -477,7 +485,7 @@ static int enable_memory(struct vram_device *vram)
 
 	write32(vram, PMRCTL_ENABLE, NVME_REG_PMRCTL);
 	ret = read_poll_timeout(vram_read32, status, !(status & PMRSTS_NOT_READY) ||
-				status == ~0U, 100, READY_TIMEOUT_US, false, vram,
+				status == ~0U, 100, TIMEOUT_US, false, vram,
 				NVME_REG_PMRSTS);
 	if (status == ~0U)
 		return -ENODEV;

@@ -36,7 +36,7 @@ static unsigned int nr_pretend;
 module_param_array(pretend, uint, &nr_pretend, 0600);
 MODULE_PARM_DESC(pretend, "for tests: OFFSET,VALUE,... of registers that read as VALUE");
 
-struct workqueue_struct *vram_workqueue;
+struct workqueue_struct *vram_workqueue, *vram_helpers;
 static struct dentry *vram_debugfs;
 static DEFINE_IDA(vram_ids);
 
@@ -65,7 +65,6 @@ static void device_free(struct kref *kref)
 
 	if (vram->region)
 		hmm_region_put(vram->region);
-	ida_free(&vram_ids, vram->id);
 	kfree(vram);
 }
 
@@ -80,7 +79,11 @@ void vram_device_put(struct vram_device *vram)
 
 static void undo_device(void *data)
 {
-	vram_device_put(data);
+	struct vram_device *vram = data;
+
+	/* Open files keep the rest, but the name is free. */
+	ida_free(&vram_ids, vram->id);
+	vram_device_put(vram);
 }
 
 static void undo_enable(void *data)
@@ -418,14 +421,43 @@ static pci_ers_result_t vram_slot_reset(struct pci_dev *pdev)
 	return vram_engine_resume(vram) ? PCI_ERS_RESULT_DISCONNECT : PCI_ERS_RESULT_RECOVERED;
 }
 
+/*
+ * What is in the memory may not outlive what comes, and coherent memory is not there meanwhile:
+ * nothing goes there any more, and everything comes home. Returns 0, or an error if some stayed.
+ */
+static int bring_home(struct vram_device *vram)
+{
+	struct hmm_core_stats frames;
+	unsigned int tries;
+	int ret = 0;
+
+	WRITE_ONCE(vram->closed, true);
+	/* A migration that was under way may arrive behind an eviction's back. */
+	for (tries = 0; !ret && tries < 10; tries++) {
+		ret = hmm_region_evict(vram->region);
+		if (!ret)
+			ret = hmm_region_frames(vram->region, &frames);
+		if (!ret && !(frames.claimed + frames.resident))
+			return 0;
+	}
+	return ret ?: -EBUSY;
+}
+
 static void vram_reset_prepare(struct pci_dev *pdev)
 {
-	vram_engine_pause(pci_get_drvdata(pdev));
+	struct vram_device *vram = pci_get_drvdata(pdev);
+
+	if (bring_home(vram))
+		dev_err(&pdev->dev, "reset with pages of processes in the memory\n");
+	vram_engine_pause(vram);
 }
 
 static void vram_reset_done(struct pci_dev *pdev)
 {
-	vram_engine_resume(pci_get_drvdata(pdev));
+	struct vram_device *vram = pci_get_drvdata(pdev);
+
+	vram_engine_resume(vram);
+	WRITE_ONCE(vram->closed, false);
 }
 
 static const struct pci_error_handlers vram_error_handlers = {
@@ -446,18 +478,23 @@ static int __maybe_unused vram_suspend(struct device *dev)
 
 	/* Contexts are frozen, so no new faults come. */
 	flush_work(&vram->fault_work);
-	ret = hmm_region_evict(vram->region);
-	if (ret) {
+	ret = bring_home(vram);
+	if (ret)
 		dev_err(dev, "some pages cannot come home (%d): not suspended\n", ret);
-		return ret;
-	}
-	return vram_engine_pause(vram);
+	else
+		ret = vram_engine_pause(vram);
+	if (ret)
+		WRITE_ONCE(vram->closed, false);
+	return ret;
 }
 
 static int __maybe_unused vram_resume(struct device *dev)
 {
+	struct vram_device *vram = dev_get_drvdata(dev);
+
 	/* Without the engine the CPU goes on. */
-	vram_engine_resume(dev_get_drvdata(dev));
+	vram_engine_resume(vram);
+	WRITE_ONCE(vram->closed, false);
 	return 0;
 }
 
@@ -481,12 +518,23 @@ static int __init vram_init(void)
 	vram_workqueue = alloc_workqueue(VRAM_NAME, WQ_UNBOUND | WQ_FREEZABLE, 0);
 	if (!vram_workqueue)
 		return -ENOMEM;
+	/* Never frozen: pages come home by it. */
+	vram_helpers = alloc_workqueue("hmm_vram_helpers", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!vram_helpers) {
+		ret = -ENOMEM;
+		goto err_workqueue;
+	}
 	vram_debugfs = debugfs_create_dir(VRAM_NAME, NULL);
 	ret = pci_register_driver(&vram_driver);
-	if (ret) {
-		debugfs_remove_recursive(vram_debugfs);
-		destroy_workqueue(vram_workqueue);
-	}
+	if (ret)
+		goto err_debugfs;
+	return 0;
+
+err_debugfs:
+	debugfs_remove_recursive(vram_debugfs);
+	destroy_workqueue(vram_helpers);
+err_workqueue:
+	destroy_workqueue(vram_workqueue);
 	return ret;
 }
 
@@ -494,6 +542,7 @@ static void __exit vram_exit(void)
 {
 	pci_unregister_driver(&vram_driver);
 	debugfs_remove_recursive(vram_debugfs);
+	destroy_workqueue(vram_helpers);
 	destroy_workqueue(vram_workqueue);
 	ida_destroy(&vram_ids);
 }

@@ -94,7 +94,7 @@ struct vram_queue {
 
 /* How a device can be made to misbehave, through debugfs. */
 struct vram_tricks {
-	bool gone;			/* registers read all ones */
+	bool gone;			/* registers read all ones, and hear nothing */
 	bool hang;			/* doorbells are not heard, until the next reset */
 	bool stuck;			/* a reset is not heard either */
 	u32 drop_interrupts;		/* so many get lost */
@@ -112,6 +112,7 @@ struct vram_device {
 	struct miscdevice misc;
 	bool private;			/* the CPU does not address the memory */
 	struct hmm_region *region;
+	bool closed;			/* no page moves there for now */
 
 	/* pci.c */
 	void __iomem *regs;
@@ -151,7 +152,7 @@ struct vram_device {
 };
 
 /* pci.c */
-extern struct workqueue_struct *vram_workqueue;
+extern struct workqueue_struct *vram_workqueue, *vram_helpers;
 void vram_device_put(struct vram_device *vram);
 u32 vram_read32(struct vram_device *vram, unsigned int reg);
 u64 vram_read64(struct vram_device *vram, unsigned int reg);
@@ -167,6 +168,8 @@ void vram_batch_init(struct vram_batch *batch, struct vram_device *vram, enum vr
 void vram_batch_submit(struct vram_batch *batch);
 void vram_batch_wait(struct vram_batch *batch);
 void vram_batch_end(struct vram_batch *batch);
+unsigned long vram_patience(void);
+void vram_engine_rescue(struct vram_device *vram, unsigned int generation);
 void vram_engine_reset(struct vram_device *vram, unsigned int generation);
 void vram_engine_lose(struct vram_device *vram, const char *why);
 int vram_engine_pause(struct vram_device *vram);

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The C compiler and this crate agree on every ioctl number and structure size.
 
-use hmm_uapi::{ioctl, sys};
+use hmm_uapi::{ioctl, sys, vram_sys};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 #[test]
 fn c_says_the_same() {
-    let expected: [(&str, u64); 23] = [
+    let expected: [(&str, u64); 27] = [
+        ("HMM_VRAM_SUBMIT", ioctl::VRAM_SUBMIT.into()),
+        ("HMM_VRAM_WAIT", ioctl::VRAM_WAIT.into()),
+        ("HMM_VRAM_STATUS", ioctl::VRAM_STATUS.into()),
+        (
+            "sizeof(struct hmm_vram_command)",
+            size_of::<vram_sys::hmm_vram_command>() as u64,
+        ),
         ("HMM_DMIRROR_READ", ioctl::READ_NR.into()),
         ("HMM_DMIRROR_WRITE", ioctl::WRITE_NR.into()),
         ("HMM_DMIRROR_MIGRATE_TO_DEV", ioctl::MIGRATE_TO_DEV.into()),
@@ -55,7 +62,7 @@ fn c_says_the_same() {
     ];
     let manifest = env!("CARGO_MANIFEST_DIR");
     let mut source = format!(
-        "#include <stdio.h>\n#include \"{manifest}/../../c/drivers/dmirror/hmm_dmirror.h\"\nint main(void)\n{{\n"
+        "#include <stdio.h>\n#include \"{manifest}/../../c/drivers/dmirror/hmm_dmirror.h\"\n#include \"{manifest}/../../c/drivers/vram/hmm_vram.h\"\nint main(void)\n{{\n"
     );
     for (what, _) in expected {
         source += &format!("\tprintf(\"%llu\\n\", (unsigned long long)({what}));\n");

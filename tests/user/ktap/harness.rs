@@ -333,7 +333,7 @@ pub fn run(env: &Env, tests: &[Test]) -> ExitCode {
             (law.run)(env)
         } else if env.devices.is_empty() {
             Err(Stop::Fail(
-                "there is no /dev/hmm_dmirror*; load the modules first".into(),
+                "there is no /dev/hmm_dmirror* or /dev/hmm_vram*; load the modules first".into(),
             ))
         } else {
             run_one(env, test)

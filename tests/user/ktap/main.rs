@@ -20,6 +20,7 @@ mod storm;
 mod sys;
 mod unload;
 mod victim;
+mod vram;
 
 use harness::{Env, Test};
 use hmm_uapi::Device;
@@ -49,6 +50,7 @@ fn tests() -> Vec<Test> {
         eyes::TESTS,
         runs::TESTS,
         unload::TESTS,
+        vram::TESTS,
     ]
     .concat()
 }
@@ -101,6 +103,10 @@ fn main() -> ExitCode {
     }
     if devices.is_empty() {
         devices = Device::list();
+    }
+    // A machine has devices of one driver.
+    if devices.is_empty() {
+        devices = Device::list_of("hmm_vram");
     }
     harness::run(&Env::new(devices, modules), &chosen)
 }
