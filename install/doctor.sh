@@ -105,17 +105,23 @@ fi
 btf=
 [ -z "$running" ] || [ ! -r /sys/kernel/btf/vmlinux ] || btf=/sys/kernel/btf/vmlinux
 
-# option NAME: y, m, n, or unknown
-option() {
-	[ -n "$config" ] || { echo unknown; return; }
-	if [ -n "$packed" ]; then zcat "$config"; else cat "$config"; fi |
-		sed -n "s/^CONFIG_$1=//p" | sed 's/"//g; q' | grep . || echo n
-}
+options="ZONE_DEVICE DEVICE_PRIVATE HMM_MIRROR MMU_NOTIFIER DEVICE_MIGRATION TRANSPARENT_HUGEPAGE PCI_P2PDMA
+	MODULES MODULE_SIG MODULE_SIG_FORCE UNWINDER_ORC X86_KERNEL_IBT RANDOMIZE_MEMORY"
+for name in $options; do
+	if [ -n "$config" ]; then eval "config_$name=n"; else eval "config_$name=unknown"; fi
+done
+# Only names of the list and y or m come out of this.
+if [ -n "$config" ]; then
+	eval "$(if [ -n "$packed" ]; then zcat "$config"; else cat "$config"; fi |
+		sed -n "s/^CONFIG_\($(echo $options | sed 's/ /\\|/g')\)=\([ym]\)\$/config_\1=\2/p")"
+fi
 
 # Both are long: looked through once, for all that is asked of them.
 exports=
 case $symbols in
-*kallsyms) exports=$(sed -n 's/.* __ksymtab_\(hmm_range_fault\|migrate_vma_setup\|devm_request_free_mem_region\|make_device_exclusive\)$/\1/p' "$symbols") ;;
+*kallsyms)
+	exports=$(grep -F -e __ksymtab_hmm_range_fault -e __ksymtab_migrate_vma_setup -e __ksymtab_devm_request_free_mem_region \
+		-e __ksymtab_make_device_exclusive "$symbols" | sed 's/[[:space:]]*\[.*//; s/.*__ksymtab_//') ;;
 ?*) exports=$(cut -f 2 "$symbols") ;;
 esac
 types=
@@ -149,11 +155,6 @@ need() {
 	yesunknown) eval "can_$1=unknown why_$1='cannot be seen from here: no headers'" ;;
 	esac
 }
-
-for name in ZONE_DEVICE DEVICE_PRIVATE HMM_MIRROR MMU_NOTIFIER DEVICE_MIGRATION TRANSPARENT_HUGEPAGE \
-	PCI_P2PDMA MODULES MODULE_SIG MODULE_SIG_FORCE UNWINDER_ORC X86_KERNEL_IBT RANDOMIZE_MEMORY; do
-	eval "config_$name=$(option $name)"
-done
 
 # ---------------------------------------------------------------------------
 # What of the API works
@@ -351,8 +352,7 @@ if [ -n "$json" ]; then
 	printf ', "headers": %s, "config_from": %s, "symbols_from": %s, "config": {' \
 		"$(maybe "$headers")" "$(maybe "$config")" "$(maybe "$symbols")"
 	separator=
-	for name in ZONE_DEVICE DEVICE_PRIVATE HMM_MIRROR MMU_NOTIFIER DEVICE_MIGRATION TRANSPARENT_HUGEPAGE \
-		PCI_P2PDMA MODULES MODULE_SIG MODULE_SIG_FORCE UNWINDER_ORC X86_KERNEL_IBT RANDOMIZE_MEMORY; do
+	for name in $options; do
 		eval "now=\$config_$name"
 		printf '%s"%s": "%s"' "$separator" $name "$now"
 		separator=', '
