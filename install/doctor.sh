@@ -120,8 +120,10 @@ fi
 exports=
 case $symbols in
 *kallsyms)
-	exports=$(grep -F -e __ksymtab_hmm_range_fault -e __ksymtab_migrate_vma_setup -e __ksymtab_devm_request_free_mem_region \
-		-e __ksymtab_make_device_exclusive "$symbols" | sed 's/[[:space:]]*\[.*//; s/.*__ksymtab_//') ;;
+	exports=$(grep -F -e hmm_range_fault -e migrate_vma_setup -e devm_request_free_mem_region -e make_device_exclusive "$symbols")
+	# A kernel without CONFIG_KALLSYMS_ALL names functions only, and these are exported wherever they exist.
+	if grep -qF " __ksymtab_" "$symbols"; then kind='. __ksymtab_'; else kind='T '; fi
+	exports=$(printf '%s\n' "$exports" | sed -n "s/^[0-9a-f]* $kind\([a-z_]*\)\$/\1/p") ;;
 ?*) exports=$(cut -f 2 "$symbols") ;;
 esac
 types=
@@ -162,7 +164,9 @@ need() {
 for name in mirror private coherent huge exclusive p2p; do
 	eval "can_$name=yes why_$name="
 done
-need mirror "$(on "$config_MODULES")" "the kernel is built without modules"
+for name in mirror private coherent huge exclusive p2p; do
+	need $name "$(on "$config_MODULES")" "the kernel is built without modules"
+done
 need mirror "$(on "$config_HMM_MIRROR")" "the kernel is built without CONFIG_HMM_MIRROR"
 need mirror "$(on "$config_MMU_NOTIFIER")" "the kernel is built without CONFIG_MMU_NOTIFIER"
 need mirror "$(exported hmm_range_fault)" "hmm_range_fault() is not exported"
