@@ -40,8 +40,8 @@ class Line:
 
     @property
     def append(self) -> tuple[str, ...]:
-        """What its command line has besides: of everything that is wrong a report, and none for being slow."""
-        return ("kasan_multi_shot", "watchdog_thresh=60") if self.config else ()
+        """What its command line has besides: a report of all that is wrong and none for being slow, and disks as disk.py makes."""
+        return ("kasan_multi_shot", "watchdog_thresh=60", "brd.rd_nr=2", "brd.rd_size=65536") if self.config else ()
 
     @property
     def slow(self) -> int:
