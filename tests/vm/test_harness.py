@@ -19,6 +19,7 @@ import ktap
 import outside
 import rules
 import sanitizer
+import suite
 from results import Results
 
 
@@ -115,6 +116,13 @@ class List(unittest.TestCase):
             self.assertTrue(not line.suite or kernel.table()["suite"][line.suite])
             self.assertNotEqual(bool(line.flavour), bool(line.config))
             self.assertTrue(not line.config or sanitizer.options(line))
+
+    def test_the_suite_can_be_read_and_every_machine_has_programs(self) -> None:
+        programs = suite.programs("test")
+        self.assertTrue(suite.programs("demo"))
+        for line in kernel.lines():
+            for machine in line.machines(True):
+                self.assertTrue([program for program in programs if not program.unfit(line, machine)], (line.name, machine))
 
     def test_names_are_unique(self) -> None:
         names = [line.name for line in kernel.lines()]
