@@ -28,6 +28,8 @@ pub struct Stage {
     pub trace: bool,
     /// Devices fail on purpose.
     pub inject: bool,
+    /// This kernel lets one process read and write the memory of another.
+    pub remote: bool,
     /// A block device for O_DIRECT.
     pub disk: Option<File>,
     /// The control file that makes the memory cgroup give up memory.
@@ -168,6 +170,7 @@ impl Player<'_> {
             }
             Kind::Unmap => self.arena.unmap(pages.clone())?,
             Kind::Fork => self.fork(step)?,
+            Kind::RemoteRead | Kind::RemoteWrite if !self.stage.remote => return Ok(0),
             Kind::RemoteRead => {
                 if !self.arena.is_readable(pages.clone()) {
                     return Ok(0);
@@ -338,7 +341,7 @@ impl Player<'_> {
         let pages = step.pages.clone();
         self.arena.verify(pages.clone())?;
         let (first, _) = halves(&pages);
-        if self.arena.is_readable(first.clone()) && !first.is_empty() {
+        if self.stage.remote && self.arena.is_readable(first.clone()) && !first.is_empty() {
             let mut image = vec![0; first.len() * PAGE_SIZE];
             let at = self.arena.at(first.start);
             // SAFETY: no more than a question.

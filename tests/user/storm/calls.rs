@@ -59,6 +59,15 @@ pub fn write_remote(at: usize, from: &[u8]) -> io::Result<bool> {
     Ok(put == from.len())
 }
 
+/// Whether this kernel has these two calls.
+pub fn has_remote() -> bool {
+    let mut byte = [0];
+    let at = byte.as_ptr().addr();
+    // SAFETY: only a question.
+    let pid = unsafe { libc::getpid() };
+    !read_remote(pid, at, &mut byte).is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
+}
+
 /// Puts pages, not their contents, into a pipe.
 pub fn splice_from(pipe: RawFd, at: usize, len: usize) -> io::Result<usize> {
     let piece = libc::iovec {

@@ -3,6 +3,7 @@
 
 use crate::actor::Stage;
 use crate::board::{Board, PROCESSES};
+use crate::calls;
 use crate::plan::{Actor, KINDS, Kind as Step, Plan, life};
 use crate::process;
 use hmm_uapi::{Device, Kind, sys as abi};
@@ -214,6 +215,7 @@ pub fn run(options: &Options) -> ExitCode {
         threads: options.threads,
         trace: options.trace,
         inject: options.inject && nodes.iter().all(|node| can_fail(node)),
+        remote: calls::has_remote(),
         disk: fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -282,6 +284,9 @@ fn what_was_done(stage: &Stage, verdicts: &mut Verdicts, before: [u64; FIGURES.l
         let expect = board.steps.load(Ordering::Relaxed) * *weight as u64 / 130;
         let missing = match kind {
             Step::Direct if stage.disk.is_none() => Some("there is no /dev/ram1 with O_DIRECT"),
+            Step::RemoteRead | Step::RemoteWrite if !stage.remote => {
+                Some("this kernel has no process_vm_readv()")
+            }
             Step::Reclaim if stage.reclaim.is_none() => Some("this kernel has no memory.reclaim"),
             Step::PageOut | Step::Reclaim if !has_swap() => Some("there is no swap device"),
             Step::Fail if !stage.inject => {
