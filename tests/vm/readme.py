@@ -8,6 +8,7 @@ are renewed by `make readme`.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 
 import cache
@@ -43,8 +44,18 @@ def _fill(text: str, name: str, body: str) -> str:
     return whole.sub(lambda match: f"{match[1]}{body}\n{match[2]}", text)
 
 
+def _pictures() -> None:
+    """The pictures of the last demo, where README.md looks for them."""
+    for name in ("hmmtop.svg", "timeline.svg", "map.svg"):
+        for source in sorted((cache.TARGET / "demo").glob(f"*-private-{name}")):
+            (cache.TREE / "pictures").mkdir(exist_ok=True)
+            shutil.copyfile(source, cache.TREE / "pictures" / name)
+            print(f"  pictures/{name}")
+
+
 def renew() -> int:
     """Write everything there is into README.md."""
+    _pictures()
     text = README.read_text()
     for name, body in {"driver": _driver(), **_results()}.items():
         text = _fill(text, name, body)

@@ -66,6 +66,12 @@ def _without_licence() -> Iterator[str]:
             yield str(name)
 
 
+def _missing_pictures() -> Iterator[str]:
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme.README.read_text()):
+        if not (cache.TREE / picture).is_file():
+            yield f"README.md: there is no {picture}; next: make demo && make readme"
+
+
 def _is_code(name: Path) -> bool:
     return name.name not in ("Cargo.lock", "COPYING")
 
@@ -78,6 +84,7 @@ def _is_kernel_code(name: Path) -> bool:
 RULES: dict[str, Callable[[], Iterator[str]]] = {
     "every file names its licence": _without_licence,
     "the driver in README.md is the one that is compiled": readme.stale,
+    "every picture of README.md is there": _missing_pictures,
     "no version or feature #if outside c/compat": _version_branches,
     "nothing is left open": lambda: _lines(_is_code, _OPEN_ENDS),
     # A picture names its name space, which looks like an address.
