@@ -175,6 +175,7 @@ fn failed_copies(env: &Env) -> Outcome {
 }
 
 fn evictions(env: &Env) -> Outcome {
+    region(env)?;
     let device = env.open()?;
     let buffer = Buffer::filled(700, 3)?;
     all_counted(&buffer.to_device(&device)?)?;
@@ -195,6 +196,7 @@ fn evictions(env: &Env) -> Outcome {
 }
 
 fn no_room(env: &Env) -> Outcome {
+    region(env)?;
     let device = env.open()?;
     let free = device.info()?.frames_free;
     let filler = Buffer::new(usize::try_from(free)?)?;
