@@ -20,6 +20,8 @@ const BLOCK_ENTRIES: usize = to_usize(BLOCK_PAGES);
 const SRC_ANY: u64 = 63 & !(Entry::VALID | Entry::MIGRATE | Entry::COMPOUND);
 /// Likewise for destinations.
 const DST_ANY: u64 = 63 & !(Entry::VALID | Entry::COMPOUND);
+/// Likewise for destinations that are single pages whatever they say.
+const TO_ANY: u64 = 63 & !Entry::VALID;
 /// Entries compared in one go.
 const STRIDE: usize = 8;
 
@@ -146,6 +148,12 @@ impl<const COPY: bool> Runs<COPY> {
             open.npages += run.npages;
             return;
         }
+        self.start(seg, run);
+    }
+
+    /// Adds a run that does not continue the open segment.
+    #[inline(always)]
+    fn start(&mut self, seg: &mut [Segment], run: Run) {
         self.close(seg);
         self.open = run;
     }
@@ -465,49 +473,122 @@ pub fn to_device(
 pub fn to_ram(src: &[u64], dst: &[u64], first: u64, seg: &mut [Segment]) -> Result<u32, Errno> {
     const BOTH: u64 = Entry::VALID | Entry::MIGRATE;
     let seg = check(src, dst.len(), seg)?;
-    let mut runs = Runs::<true>::new();
+    let n = src.len();
+    let mut out = Out { seg, n: 0 };
+    // What the next entries are if the last segment goes on; 0 if it cannot.
+    let mut next = (0, 0);
+    let mut len = 0;
     let mut i = 0;
     // Bounded: each entry once; every turn takes at least one.
     while let (Some(&s), Some(&d)) = (src.get(i), dst.get(i)) {
-        let (s, d) = (Entry(s), Entry(d));
-        if s.0 & (BOTH | Entry::COMPOUND) != BOTH || !d.valid() {
-            if s.0 & (BOTH | Entry::COMPOUND) == BOTH | Entry::COMPOUND {
-                let to = dst.get(i..i + BLOCK_ENTRIES).ok_or(Errno::INVAL)?;
-                let page = s.pfn().checked_sub(first).ok_or(Errno::INVAL)?;
-                compound_to_ram(&mut runs, seg, i, page, to);
-                i += BLOCK_ENTRIES;
-            } else {
-                i += 1;
-            }
+        // Holes come first: there is nothing to do but to go on.
+        if s & Entry::MIGRATE == 0 {
+            next.0 = 0;
+            i += 1;
             continue;
         }
-        let page = s.pfn().checked_sub(first).ok_or(Errno::INVAL)?;
-        runs.add(
-            seg,
-            Run {
-                src: page,
-                dst: d.pfn(),
-                entry: to_u64(i),
-                npages: 1,
-            },
-        );
-        i += 1;
-        if runs.open.npages % to_u64(STRIDE) == 4 {
-            if let (Some(src), Some(dst)) = (src.get(i..), dst.get(i..)) {
-                let n = strides(s, d, src, dst);
-                runs.open.npages += to_u64(n);
-                i += n;
+        if s & (BOTH | Entry::COMPOUND) != BOTH || d & Entry::VALID == 0 {
+            next.0 = 0;
+            if s & (BOTH | Entry::COMPOUND) == BOTH | Entry::COMPOUND {
+                let to = dst.get(i..i + BLOCK_ENTRIES).ok_or(Errno::INVAL)?;
+                let page = Entry(s).pfn().checked_sub(first).ok_or(Errno::INVAL)?;
+                out.n = compound_to_ram(out.seg, out.n, i, page, to);
+                i += BLOCK_ENTRIES - 1;
+                // What follows may go on where this ended.
+                if let Some(last) = out.last(to_u64(i + 1)) {
+                    len = u64::from(last.npages);
+                    let (src, dst) = (last.src + len + first, last.dst + len);
+                    next.0 = src << Entry::SHIFT | BOTH | SRC_ANY;
+                    next.1 = dst << Entry::SHIFT | Entry::VALID | TO_ANY;
+                }
             }
+            i += 1;
+            continue;
+        }
+        let (s, d) = (s | SRC_ANY, d | TO_ANY);
+        i += 1;
+        if s == next.0 && d == next.1 {
+            len += 1;
+            let mut more = 0;
+            if len % to_u64(STRIDE) == 4 {
+                if let (Some(src), Some(dst)) = (src.get(i..n), dst.get(i..n)) {
+                    more = strides(Entry(s), Entry(d & !Entry::COMPOUND), src, dst);
+                }
+            }
+            len += to_u64(more);
+            i += more;
+            out.extend(len);
+            next = (
+                s.wrapping_add(steps(more + 1)),
+                d.wrapping_add(steps(more + 1)),
+            );
+            continue;
+        }
+        let src = Entry(s).pfn().checked_sub(first).ok_or(Errno::INVAL)?;
+        out.start(src, Entry(d).pfn(), to_u64(i - 1), 1);
+        next = (s.wrapping_add(steps(1)), d.wrapping_add(steps(1)));
+        len = 1;
+    }
+    Ok(to_u32(to_u64(out.n)))
+}
+
+/// Segments being written to a caller's array, each when it begins: most are short.
+struct Out<'a> {
+    seg: &'a mut [Segment],
+    n: usize,
+}
+
+impl Out<'_> {
+    /// Begins a segment. There is room: one for each entry.
+    #[inline(always)]
+    fn start(&mut self, src: u64, dst: u64, entry: u64, npages: u64) {
+        if let Some(slot) = self.seg.get_mut(self.n) {
+            *slot = Segment {
+                src,
+                dst,
+                npages: to_u32(npages),
+                entry: to_u32(entry),
+                status: 0,
+                reserved: 0,
+            };
+        }
+        self.n += 1;
+    }
+
+    /// Makes the last segment `npages` long.
+    #[inline(always)]
+    fn extend(&mut self, npages: u64) {
+        if let Some(last) = self.seg.get_mut(self.n.wrapping_sub(1)) {
+            last.npages = to_u32(npages);
         }
     }
-    runs.close(seg);
-    Ok(to_u32(to_u64(runs.closed)))
+
+    /// The last segment, if it ends right before entry `at`.
+    fn last(&self, at: u64) -> Option<Segment> {
+        let last = *self.seg.get(self.n.wrapping_sub(1))?;
+        (u64::from(last.entry) + u64::from(last.npages) == at).then_some(last)
+    }
+
+    /// Adds a run, to the last segment if it continues that.
+    #[inline(never)]
+    fn add(&mut self, run: Run) {
+        if let Some(last) = self.last(run.entry) {
+            let len = u64::from(last.npages);
+            if last.src + len == run.src && last.dst + len == run.dst {
+                self.extend(len + run.npages);
+                return;
+            }
+        }
+        self.start(run.src, run.dst, run.entry, run.npages);
+    }
 }
 
 /// A compound source from page `page` on, for entries `at..at + 512`: to one
-/// folio, or to those single pages that there are.
-#[inline(always)]
-fn compound_to_ram(runs: &mut Runs<true>, seg: &mut [Segment], at: usize, page: u64, to: &[u64]) {
+/// folio, or to those single pages that there are. After `n` segments; returns
+/// how many there are then.
+#[inline(never)]
+fn compound_to_ram(seg: &mut [Segment], n: usize, at: usize, page: u64, to: &[u64]) -> usize {
+    let mut out = Out { seg, n };
     let mut k = 0;
     // Bounded: each entry once.
     while let Some(rest) = to.get(k..) {
@@ -524,18 +605,15 @@ fn compound_to_ram(runs: &mut Runs<true>, seg: &mut [Segment], at: usize, page: 
         } else {
             run_len(rest, DST_ANY)
         };
-        let (src, entry) = (page + to_u64(k), to_u64(at + k));
-        runs.add(
-            seg,
-            Run {
-                src,
-                dst: d.pfn(),
-                entry,
-                npages: to_u64(n),
-            },
-        );
+        out.add(Run {
+            src: page + to_u64(k),
+            dst: d.pfn(),
+            entry: to_u64(at + k),
+            npages: to_u64(n),
+        });
         k += n;
     }
+    out.n
 }
 
 /// Gives back every frame that `dst` names: for callers whose whole plan came
