@@ -191,6 +191,10 @@ impl Demo {
         fs::write(path("map.svg"), best.1)?;
         for name in ["timeline.svg", "timeline.html", "hmmtop.svg", "map.svg"] {
             let text = fs::read_to_string(path(name))?;
+            // Nothing was seen on the device: there is no map.
+            if text.is_empty() {
+                continue;
+            }
             tell(&json!({"kind": "file", "name": name, "text": text}));
         }
         Ok(())
