@@ -56,3 +56,9 @@ loom: ## explore the interleavings of claim, release and hand-over (minutes)
 .PHONY: core-refusals
 core-refusals: ## prove that the build refuses code that does not belong into a kernel
 	@sh tests/refusals.sh
+
+.PHONY: abi-asan
+abi-asan: core ## drive the kernel object from C under AddressSanitizer and UBSan
+	@$(CC) -std=gnu11 -g -O1 -Wall -Wextra -Werror -DHMM_ABI_MAIN -fsanitize=address,undefined \
+		-fno-sanitize-recover=all -no-pie -Wl,-z,noexecstack -Ic -o target/core/abi-asan tests/abi.c target/core/hmm_core.o
+	@target/core/abi-asan

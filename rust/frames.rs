@@ -730,6 +730,7 @@ impl<'a> Frames<'a> {
             // A block that is taken up or given up has one of the two bits at any
             // time, but moves from one to the other: hence the second look.
             let mut bits = look(held) | look(avail) | look(held);
+            // Bounded: 64 bits.
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;
@@ -1169,6 +1170,7 @@ impl<'a> Frames<'a> {
             sum.blocks += u64::from(whole.count_ones());
             sum.free += u64::from(whole.count_ones()) * BLOCK_PAGES;
             let mut bits = !whole;
+            // Bounded: 64 bits.
             while bits != 0 {
                 let block = Block(i * 64 + to_usize(u64::from(bits.trailing_zeros())));
                 bits &= bits - 1;

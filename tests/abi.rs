@@ -324,3 +324,34 @@ fn unsafe_only_at_the_border_and_explained() {
     assert!(blocks > 0, "the test finds no unsafe block at all");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// Each `while` and `loop` of the core says what bounds it, right above or at the
+/// head of the loops around it.
+#[test]
+fn every_loop_says_its_bound() {
+    let mut silent = Vec::new();
+    let mut loops = 0;
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rust")).expect("rust/") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a file").to_string_lossy();
+        if !name.ends_with(".rs") || APART.contains(&&*name) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("readable");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+        let lines: Vec<&str> = code.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let word = line.trim_start().split(' ').next().unwrap_or("");
+            if !["while", "loop"].contains(&word) {
+                continue;
+            }
+            loops += 1;
+            let above = &lines[i.saturating_sub(5)..i];
+            if !above.iter().any(|l| l.contains("Bounded:")) {
+                silent.push(format!("rust/{name}:{}: {}", i + 1, line.trim()));
+            }
+        }
+    }
+    assert!(loops > 20, "only {loops} loops found");
+    assert!(silent.is_empty(), "\n{}", silent.join("\n"));
+}

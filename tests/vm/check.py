@@ -20,6 +20,7 @@ import install
 import kernel
 import klog
 import ktap
+import loops
 import loading
 import objects
 import probes
@@ -126,6 +127,11 @@ def core(results: Results) -> None:
     output = subprocess.run(["size", "-A", build.CORE], capture_output=True, text=True, check=True).stdout
     text = sum(int(words[1]) for words in map(str.split, output.splitlines())
                if len(words) >= 2 and words[0].startswith(".text") and words[1].isdigit())
+    with Step("the object driven from C under the sanitizers of gcc", "abi-asan") as step:
+        step.run(["make", "abi-asan"], hint="make abi-asan")
+    results.add("core", "C drives the very object under AddressSanitizer and UBSan", True)
+    strange = list(loops.unexplained(build.CORE))
+    results.add("core", "every loop of the object has a bound that rust/core.loops names", not strange, strange)
     results.add("core", f"text of {text} bytes is at most {CORE_TEXT_BYTES}", 0 < text <= CORE_TEXT_BYTES)
 
 

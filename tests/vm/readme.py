@@ -32,6 +32,9 @@ def _results() -> dict[str, str]:
         parts["demo"] = _code(demo.read_text())
     if bench.exists():
         parts["bench"] = bench.read_text().strip()
+    core = cache.TARGET / "bench.md"
+    if core.exists():
+        parts["core"] = core.read_text().strip()
     if matrix.exists():
         parts["matrix"] = matrix.read_text().strip()
     return parts
