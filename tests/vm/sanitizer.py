@@ -109,7 +109,7 @@ def _shrink(place: Path) -> None:
             entry.unlink()
     for path in [path for part in ("arch", "scripts", "tools") for path in (place / part).rglob("*") if path.is_file()]:
         inside = path.relative_to(place)
-        if path.suffix in (".o", ".a", ".c", ".cmd") or inside.parts[0] == "tools" and inside != Path("tools/objtool/objtool"):
+        if path.suffix in (".o", ".a", ".cmd") or path.suffix == ".c" and inside.parts[0] != "scripts" or inside.parts[0] == "tools" and inside != Path("tools/objtool/objtool"):
             path.unlink()
 
 
