@@ -267,6 +267,7 @@ def _clients(results: Results, group: str, machine: Machine, kernels: list[Kerne
     keep = fresh(f"modules-{machine.name}")
     for name in machine.finds("*.ko*", "tmp", f"usr/lib/modules/{release}/updates"):
         shutil.copy(machine.place / name, keep)
+    (keep / "Module.symvers").write_text(machine.run(f"cat /var/lib/dkms/hmm-devmem/kernel-{release}-x86_64/module/Module.symvers")[1])
     for packed in keep.glob("*.ko.xz"):
         machine.step.run(["xz", "-d", packed])
 
