@@ -192,3 +192,52 @@ pub fn life(seed: u64, process: usize, generation: usize) -> (usize, End) {
 pub fn contents(seed: u64, actor: Actor, step: usize, page: usize) -> u64 {
     word(key(seed, actor), (1 << 50) | step << 12 | page) | 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTOR: Actor = Actor {
+        process: 1,
+        generation: 2,
+        thread: 0,
+    };
+
+    fn text(seed: u64, actor: Actor) -> Vec<String> {
+        let steps = Plan::new(seed, actor).take(300);
+        steps.map(|step| step.to_string()).collect()
+    }
+
+    #[test]
+    fn a_plan_follows_from_seed_and_actor() {
+        assert_eq!(text(7, ACTOR), text(7, ACTOR));
+        assert_ne!(text(7, ACTOR), text(8, ACTOR));
+        let other = Actor { thread: 1, ..ACTOR };
+        assert_ne!(text(7, ACTOR), text(7, other));
+        assert_eq!(life(7, 1, 2), life(7, 1, 2));
+    }
+
+    #[test]
+    fn every_kind_comes_and_has_its_name() {
+        let mut seen = vec![0; KINDS.len()];
+        for step in Plan::new(3, ACTOR).take(20_000) {
+            assert!(!step.pages.is_empty() && step.pages.end <= PAGES, "{step}");
+            seen[step.kind as usize] += 1;
+        }
+        for (i, (kind, name, weight, _)) in KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, i, "{name}");
+            assert!(seen[i] > weight * 100, "{name}: {}", seen[i]);
+        }
+    }
+
+    #[test]
+    fn contents_tell_steps_and_pages_apart() {
+        let mut all: Vec<_> = (0..50)
+            .flat_map(|step| (0..PAGES).map(move |page| contents(9, ACTOR, step, page)))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 50 * PAGES);
+        assert!(!all.contains(&0));
+    }
+}
