@@ -47,20 +47,27 @@ def _fill(text: str, name: str, body: str) -> str:
     return whole.sub(lambda match: f"{match[1]}{body}\n{match[2]}", text)
 
 
-def _pictures() -> None:
-    """The pictures of the last demo, where README.md looks for them."""
-    for name in ("hmmtop.svg", "timeline.svg", "map.svg"):
+PICTURES = {
+    "hmmtop.svg": "hmmtop: devices, and who moves what",
+    "timeline.svg": "timeline: what is on the device, and what moved each way, by cause",
+    "map.svg": "heat map of a program's memory",
+}
+
+
+def _pictures() -> str:
+    """The pictures of the last demo, put where README.md looks for them, and the lines that show those there are."""
+    for name in PICTURES:
         for source in sorted((cache.TARGET / "demo").glob(f"*-private-{name}")):
             (cache.TREE / "pictures").mkdir(exist_ok=True)
             shutil.copyfile(source, cache.TREE / "pictures" / name)
-            print(f"  pictures/{name}")
+    there = [name for name in PICTURES if (cache.TREE / "pictures" / name).is_file()]
+    return "\n".join(f"![{PICTURES[name]}](pictures/{name})" for name in there)
 
 
 def renew() -> int:
     """Write everything there is into README.md."""
-    _pictures()
     text = README.read_text()
-    for name, body in {"driver": _driver(), **_results()}.items():
+    for name, body in {"driver": _driver(), "pictures": _pictures(), **_results()}.items():
         text = _fill(text, name, body)
         print(f"  README.md: {name}")
     README.write_text(text)
