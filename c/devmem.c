@@ -2,25 +2,50 @@
 /*
  * Leg 0 and leg 8: a driver adds memory, and takes it away again.
  *
- * Everything is tied to the device by devres, in one group, in this order:
+ * A region is a device of its own, that nobody sees: everything it takes is tied to that by
+ * devres, and goes in reverse with its last reference:
  *
- *	our reference	-> dropped last
  *	the range	-> released
- *	the core	-> freed (managed level, see region.c)
+ *	the books	-> freed (the core's, region.c; or plain.c's)
  *	the live ref	-> exited
  *	struct pages	-> devm_memremap_pages(); waits until every page is free
- *	teardown	-> runs first: dead, drained, every page brought home
  *
- * so that when the struct pages go, nobody holds one any more. That is the managed level;
- * memory whose driver manages the pages by itself is in plain.c.
+ * The driver's device has one thing to undo, hmm_devmem_remove(): dead, drained, every page
+ * brought home, and then the last reference dropped. So when the struct pages go, nobody holds
+ * one any more; and where somebody does not let go of one, the driver can leave all the same.
  */
 #include <linux/memory_hotplug.h>
 #include <linux/mmzone.h>
+#include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 #include "trace.h"
+
+static unsigned int remove_patience = 10;
+module_param(remove_patience, uint, 0644);
+MODULE_PARM_DESC(remove_patience,
+		 "removal of device memory gives up pages that cannot be brought home after so many seconds without any progress (default 10)");
+
+/* In jiffies. */
+unsigned long hmm_remove_patience(void)
+{
+	return (unsigned long)READ_ONCE(remove_patience) * HZ;
+}
+
+/* Held across a driver's callbacks that no reference keeps from going away; may sleep. */
+DEFINE_STATIC_SRCU(hmm_devmem_srcu);
+
+int hmm_devmem_enter(void)
+{
+	return srcu_read_lock(&hmm_devmem_srcu);
+}
+
+void hmm_devmem_leave(int idx)
+{
+	srcu_read_unlock(&hmm_devmem_srcu, idx);
+}
 
 /* The last reference to a page is gone. Any context. */
 static void hmm_devmem_free(struct page *page, unsigned int order)
@@ -47,8 +72,15 @@ HMM_DEFINE_FREE_OP(hmm_devmem_free)
 static vm_fault_t hmm_devmem_fault(struct vm_fault *vmf)
 {
 	struct hmm_region *region = hmm_region_of_pgmap(page_pgmap(vmf->page));
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+	int idx = hmm_devmem_enter();
 
-	return region->devmem.ops ? hmm_plain_fault(region, vmf) : hmm_to_ram_fault(vmf);
+	/* Without its driver nobody can read what is there. */
+	if (!READ_ONCE(region->abandoned))
+		ret = region->devmem.ops ? hmm_plain_fault(region, vmf) :
+					   hmm_to_ram_fault(vmf);
+	hmm_devmem_leave(idx);
+	return ret;
 }
 
 /*
@@ -81,25 +113,90 @@ static void hmm_devmem_ref_exit(void *devmem)
 	percpu_ref_exit(&((struct hmm_devmem *)devmem)->ref);
 }
 
-/*
- * The device goes away. Refuse new migrations, let those under way finish, bring every
- * page home. CPU faults go on being served meanwhile: they need no reference but the
- * page's.
- */
-static void hmm_devmem_teardown(void *data)
+static unsigned long in_use(struct hmm_region *region)
 {
-	struct hmm_devmem *devmem = data;
+	struct hmm_core_stats frames;
+
+	if (region->devmem.ops)
+		return hmm_plain_in_use(region);
+	hmm_core_stats(region->core, &frames);
+	return frames.claimed + frames.resident;
+}
+
+/* Pins end, processes end, and with them their pages: then the rest of the region can go, too. */
+static void hmm_devmem_reap(struct work_struct *work)
+{
+	struct hmm_region *region = container_of(to_delayed_work(work), struct hmm_region, reaper);
+
+	if (in_use(region)) {
+		queue_delayed_work(hmm_workqueue, &region->reaper, HZ);
+		return;
+	}
+	put_device(&region->host);
+	module_put(THIS_MODULE);
+}
+
+/*
+ * The device goes away. Refuse new migrations, let those under way finish, bring every page
+ * home. CPU faults go on being served meanwhile: they need no reference but the page's.
+ *
+ * What does not come home in time cannot be waited for without end, nor replaced by zeroes. The
+ * struct pages stay, then, without the driver: whoever touches such a page of private memory
+ * gets SIGBUS, and when the last of them is gone, so is the region.
+ */
+static void hmm_devmem_remove_action(void *data)
+{
+	struct hmm_region *region = data;
+	struct hmm_devmem *devmem = &region->devmem;
 	u64 begin = ktime_get_ns();
+	unsigned long left;
 
 	percpu_ref_kill(&devmem->ref);
 	wait_for_completion(&devmem->completion);
-	hmm_evict_for_teardown(hmm_region_of_devmem(devmem));
-	trace_region_remove(hmm_region_of_devmem(devmem), ktime_get_ns() - begin);
+	synchronize_srcu(&hmm_devmem_srcu);
+
+	left = devmem->ops ? hmm_plain_evict(region) : hmm_evict_for_teardown(region);
+	trace_region_remove(region, ktime_get_ns() - begin);
+	if (!left) {
+		put_device(&region->host);
+		return;
+	}
+
+	dev_warn(devmem->device,
+		 "%lu pages of device memory could not be brought home; processes that touch them get SIGBUS\n",
+		 left);
+	WRITE_ONCE(region->abandoned, true);
+	synchronize_rcu();
+	synchronize_srcu(&hmm_devmem_srcu);
+	__module_get(THIS_MODULE);
+	INIT_DELAYED_WORK(&region->reaper, hmm_devmem_reap);
+	queue_delayed_work(hmm_workqueue, &region->reaper, HZ);
+}
+
+/*
+ * From here on the region goes when its device does. On error it is gone, and with it the
+ * group that the caller has not closed yet.
+ */
+int hmm_devmem_open(struct hmm_region *region)
+{
+	struct device *device = region->devmem.device;
+	int ret;
+
+	region->group = devres_open_group(device, NULL, GFP_KERNEL);
+	if (!region->group) {
+		hmm_devmem_remove_action(region);
+		return -ENOMEM;
+	}
+	ret = devm_add_action_or_reset(device, hmm_devmem_remove_action, region);
+	/* The region may be gone; its group, still open, is the newest of the device. */
+	if (ret)
+		devres_release_group(device, NULL);
+	return ret;
 }
 
 /* Describe @res to the kernel. What this takes is given back by percpu_ref_exit(). */
-int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
-		       enum memory_type type, void *owner)
+static int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
+			      enum memory_type type, void *owner)
 {
 	struct hmm_devmem *devmem = &region->devmem;
 	int ret;
@@ -112,17 +209,16 @@ int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
 	devmem->pfn_first = PHYS_PFN(res->start);
 	devmem->pfn_last = devmem->pfn_first + PHYS_PFN(resource_size(res));
 	devmem->pagemap.type = type;
-	devmem->pagemap.range.start = res->start;
-	devmem->pagemap.range.end = res->end;
+	/* The kernel wants more alignment than the driver's memory may have. */
+	devmem->pagemap.range.start = ALIGN_DOWN(res->start, SUBSECTION_SIZE);
+	devmem->pagemap.range.end = ALIGN(res->end + 1, SUBSECTION_SIZE) - 1;
 	devmem->pagemap.nr_range = 1;
 	devmem->pagemap.ops = &hmm_pagemap_ops;
 	devmem->pagemap.owner = owner;
 	return 0;
 }
 
-/*
- * Give @region struct pages for @res. On error the caller releases the devres group.
- */
+/* Give @region struct pages for @res. On error the caller puts the region's device. */
 int hmm_devmem_map(struct hmm_region *region, struct resource *res,
 		   enum memory_type type, void *owner)
 {
@@ -133,13 +229,11 @@ int hmm_devmem_map(struct hmm_region *region, struct resource *res,
 	ret = hmm_devmem_prepare(region, res, type, owner);
 	if (ret)
 		return ret;
-	ret = devm_add_action_or_reset(devmem->device, hmm_devmem_ref_exit, devmem);
+	ret = devm_add_action_or_reset(&region->host, hmm_devmem_ref_exit, devmem);
 	if (ret)
 		return ret;
-	addr = devm_memremap_pages(devmem->device, &devmem->pagemap);
-	if (IS_ERR(addr))
-		return PTR_ERR(addr);
-	return devm_add_action_or_reset(devmem->device, hmm_devmem_teardown, devmem);
+	addr = devm_memremap_pages(&region->host, &devmem->pagemap);
+	return PTR_ERR_OR_ZERO(addr);
 }
 
 /* A range of physical addresses that nothing decodes, for memory the CPU cannot see. */
@@ -150,6 +244,11 @@ struct resource *hmm_devmem_find_hole(struct device *device, u64 size)
 	if (!size || size > HMM_MAX_SIZE)
 		return ERR_PTR(-EINVAL);
 	return devm_request_free_mem_region(device, &iomem_resource, size);
+}
+
+static bool is_mapped(phys_addr_t addr)
+{
+	return pfn_valid(PHYS_PFN(addr)) && is_zone_device_page(pfn_to_page(PHYS_PFN(addr)));
 }
 
 /*
@@ -171,5 +270,8 @@ int hmm_devmem_check_coherent(const struct resource *res)
 	if (region_intersects(res->start, resource_size(res), IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) != REGION_DISJOINT)
 		return -ENXIO;
+	/* Pages that an earlier region could not let go of are still there. */
+	if (is_mapped(res->start) || is_mapped(res->end))
+		return -EBUSY;
 	return 0;
 }

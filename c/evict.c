@@ -15,8 +15,6 @@
 
 /* Without a page moved for so long: a request fails, what is unreadable is lost. */
 #define EVICT_PATIENCE	(2 * HZ)
-/* At teardown there is no giving up, but a word every so often. */
-#define EVICT_COMPLAIN	(10 * HZ)
 /* Spans looked at to make room for one batch; the next batch looks at others. */
 #define ROOM_SPANS	64
 
@@ -254,15 +252,17 @@ int hmm_region_evict(struct hmm_region *region)
 EXPORT_SYMBOL_GPL(hmm_region_evict);
 
 /*
- * The device goes; nothing new arrives. What is still there is brought home, however long it
- * takes: a page that somebody pins can only be waited for, so this says what it waits for.
- * Memory that the device has failed to read for a while is lost with it; the processes
- * find zeroes in its place, which is said loudly, since nobody could tell otherwise.
+ * The device goes; nothing new arrives. What is still there is brought home. Memory that the
+ * device has failed to read for a while is lost with it; the processes find zeroes in its
+ * place, which is said loudly, since nobody could tell otherwise.
+ *
+ * Returns how many pages somebody pins, or there is no RAM for, when patience, or the caller's
+ * life, is at its end.
  */
-void hmm_evict_for_teardown(struct hmm_region *region)
+unsigned long hmm_evict_for_teardown(struct hmm_region *region)
 {
-	unsigned long patience = jiffies + EVICT_PATIENCE;
-	unsigned long complain = jiffies + EVICT_COMPLAIN;
+	unsigned long unread = jiffies + EVICT_PATIENCE;
+	unsigned long patience = jiffies + hmm_remove_patience();
 	struct device *dev = region->devmem.device;
 	struct evict_result pass = {};
 	bool give_up, told = false;
@@ -271,26 +271,25 @@ void hmm_evict_for_teardown(struct hmm_region *region)
 	u64 left;
 
 	for (;;) {
-		give_up = pass.unreadable && time_after(jiffies, patience);
+		give_up = pass.unreadable && time_after(jiffies, unread);
 		if (give_up && !told) {
 			xa_for_each(&region->poisoned, index, entry)
 				hmm_rmap_kill(pfn_to_page(region->devmem.pfn_first + index));
 			told = true;
 		}
 		pass = evict_pass(region, HMM_CAUSE_TEARDOWN, give_up);
-		if (give_up)
+		if (give_up && pass.unreadable)
 			dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
 				pass.unreadable);
 		left = frames_in_use(region);
 		if (!left)
-			return;
-		if (pass.moved)
-			patience = jiffies + EVICT_PATIENCE;
-		if (time_after(jiffies, complain)) {
-			dev_warn(dev, "removal waits for %llu pages of device memory in use\n",
-				 left);
-			complain = jiffies + EVICT_COMPLAIN;
+			return 0;
+		if (pass.moved) {
+			unread = jiffies + EVICT_PATIENCE;
+			patience = jiffies + hmm_remove_patience();
 		}
+		if (time_after(jiffies, patience) || fatal_signal_pending(current))
+			return left;
 		msleep(1);
 	}
 }

@@ -79,7 +79,8 @@ struct hmm_region {
 	struct list_head list;			/* of managed regions; RCU */
 	struct rcu_head rcu;
 	struct xarray poisoned;			/* page index -> frame that lost its contents */
-	void *group;				/* devres group with all of the above */
+	struct device host;			/* what all of the above is tied to; never added */
+	void *group;				/* of the driver's device: hmm_devmem_remove_action() */
 	struct kref kref;
 	u32 id;			/* from 1 on, never again */
 	struct hmm_counters counters;
@@ -87,8 +88,7 @@ struct hmm_region {
 
 	/* Where the driver manages its pages: plain.c */
 	unsigned long *taken;			/* pages that own a pagemap reference */
-	struct resource *hole;			/* to be released; NULL for coherent memory */
-	const char *name;			/* of the hole */
+
 	bool abandoned;				/* the driver is gone, pages are left */
 	struct delayed_work reaper;		/* waits for them */
 };
@@ -177,8 +177,10 @@ int hmm_sleep_init(void);
 void hmm_sleep_exit(void);
 
 /* devmem.c */
-int hmm_devmem_prepare(struct hmm_region *region, struct resource *res,
-		       enum memory_type type, void *owner);
+int hmm_devmem_enter(void);
+void hmm_devmem_leave(int idx);
+unsigned long hmm_remove_patience(void);
+int hmm_devmem_open(struct hmm_region *region);
 int hmm_devmem_map(struct hmm_region *region, struct resource *res,
 		   enum memory_type type, void *owner);
 struct resource *hmm_devmem_find_hole(struct device *device, u64 size);
@@ -232,7 +234,7 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 
 /* evict.c */
 bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages);
-void hmm_evict_for_teardown(struct hmm_region *region);
+unsigned long hmm_evict_for_teardown(struct hmm_region *region);
 
 /* show.c */
 void hmm_show_init(void);
@@ -244,8 +246,8 @@ struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned lo
 void hmm_rmap_kill(struct page *page);
 
 /* plain.c */
-int hmm_plain_enter(void);
-void hmm_plain_leave(int idx);
+unsigned long hmm_plain_evict(struct hmm_region *region);
+unsigned long hmm_plain_in_use(const struct hmm_region *region);
 struct hmm_region *hmm_plain_of_page(const struct page *page);
 bool hmm_plain_accept(struct page *page);
 void hmm_plain_free(struct hmm_region *region, struct page *page);

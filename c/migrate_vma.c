@@ -264,7 +264,7 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 	if (!args.cpages)
 		return 0;
 
-	idx = hmm_plain_enter();
+	idx = hmm_devmem_enter();
 	own.wanted = show_entries(src, n);
 	hmm_note_push(&own);
 	ops->alloc_and_copy(vma, src, dst, args.start, args.end, private);
@@ -281,7 +281,7 @@ int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 	hide_entries(src, n);
 	hide_entries(dst, n);
 	migrate_vma_finalize(&args);
-	hmm_plain_leave(idx);
+	hmm_devmem_leave(idx);
 	return 0;
 }
 EXPORT_SYMBOL_GPL(migrate_vma);

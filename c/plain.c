@@ -15,7 +15,6 @@
 #include <linux/delay.h>
 #include <linux/mmap_lock.h>
 #include <linux/mmzone.h>
-#include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -23,30 +22,11 @@
 
 #include "internal.h"
 
-/* At removal: give up after so long without a page moved. */
-static unsigned int remove_patience = 10;
-module_param(remove_patience, uint, 0644);
-MODULE_PARM_DESC(remove_patience,
-		 "removal of memory that its driver manages gives up after so many seconds without a page moved (default 10)");
-
 /*
  * All of these devmems share an owner: their drivers expect migration to collect the pages
  * of any of them, as it did. Managed regions are their own owners.
  */
 static char hmm_plain_owner;
-
-/* Held across a driver's callbacks and while a migration is under way; may sleep. */
-DEFINE_STATIC_SRCU(hmm_plain_srcu);
-
-int hmm_plain_enter(void)
-{
-	return srcu_read_lock(&hmm_plain_srcu);
-}
-
-void hmm_plain_leave(int idx)
-{
-	srcu_read_unlock(&hmm_plain_srcu, idx);
-}
 
 /* The plain region that @page is part of, or NULL. */
 struct hmm_region *hmm_plain_of_page(const struct page *page)
@@ -151,7 +131,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_get);
 
 /*
  * A driver hands over @page as the destination of a migration; the caller is inside
- * hmm_plain_enter(). Makes up for what the driver may have left out. False: the page's
+ * hmm_devmem_enter(). Makes up for what the driver may have left out. False: the page's
  * memory is being removed, nothing may move there any more.
  */
 bool hmm_plain_accept(struct page *page)
@@ -255,28 +235,25 @@ static void plain_moved(struct page *page)
  * @region: the region
  * @vmf: the fault; vmf->page is held
  *
- * Return: what the driver says; VM_FAULT_SIGBUS the driver is gone, or does not move it.
+ * Context: inside hmm_devmem_enter().
+ * Return: what the driver says; VM_FAULT_SIGBUS it does not move it.
  */
 vm_fault_t hmm_plain_fault(struct hmm_region *region, struct vm_fault *vmf)
 {
 	struct hmm_devmem *devmem = &region->devmem;
 	struct hmm_note note = { .page = vmf->page };
-	vm_fault_t ret = VM_FAULT_SIGBUS;
-	int idx = hmm_plain_enter();
+	vm_fault_t ret;
 
-	if (!READ_ONCE(region->abandoned)) {
-		hmm_note_push(&note);
-		ret = devmem->ops->fault(devmem, vmf->vma, vmf->address, vmf->page,
-					 vmf->flags, vmf->pmd);
-		hmm_note_pop(&note);
-		if (!(ret & VM_FAULT_ERROR)) {
-			if (folio_mapped(page_folio(vmf->page)))
-				ret |= plain_not_moved(region, vmf->page);
-			else
-				plain_moved(vmf->page);
-		}
+	hmm_note_push(&note);
+	ret = devmem->ops->fault(devmem, vmf->vma, vmf->address, vmf->page, vmf->flags,
+				 vmf->pmd);
+	hmm_note_pop(&note);
+	if (!(ret & VM_FAULT_ERROR)) {
+		if (folio_mapped(page_folio(vmf->page)))
+			ret |= plain_not_moved(region, vmf->page);
+		else
+			plain_moved(vmf->page);
 	}
-	hmm_plain_leave(idx);
 	return ret;
 }
 
@@ -401,8 +378,11 @@ static unsigned long plain_evict_pass(struct hmm_region *region, struct plain_no
 	return left;
 }
 
-/* Returns what could not be brought home. */
-static unsigned long plain_evict(struct hmm_region *region)
+/*
+ * Removal: every page in use comes home by the driver's own fault callback, which knows how to
+ * read it, or by the CPU where it can. Returns how many could not be brought home.
+ */
+unsigned long hmm_plain_evict(struct hmm_region *region)
 {
 	unsigned long patience, left, moved;
 	struct plain_nobody *nobody;
@@ -415,14 +395,14 @@ static unsigned long plain_evict(struct hmm_region *region)
 	nobody->vma.vm_mm = &nobody->mm;
 	hmm_vma_flags_init(&nobody->vma, VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE);
 
-	patience = jiffies + remove_patience * HZ;
+	patience = jiffies + hmm_remove_patience();
 	for (;;) {
 		moved = 0;
 		left = plain_evict_pass(region, nobody, &moved);
 		if (!left)
 			break;
 		if (moved)
-			patience = jiffies + remove_patience * HZ;
+			patience = jiffies + hmm_remove_patience();
 		else if (time_after(jiffies, patience))
 			break;
 		if (fatal_signal_pending(current))
@@ -434,7 +414,7 @@ static unsigned long plain_evict(struct hmm_region *region)
 	return left;
 }
 
-static unsigned long plain_in_use(const struct hmm_region *region)
+unsigned long hmm_plain_in_use(const struct hmm_region *region)
 {
 	unsigned long pfn, n = 0;
 
@@ -443,108 +423,20 @@ static unsigned long plain_in_use(const struct hmm_region *region)
 	return n;
 }
 
-/* Nothing is in use any more, or what is has been waited for. */
-static void plain_unmap(struct hmm_region *region)
-{
-	struct hmm_devmem *devmem = &region->devmem;
-
-	memunmap_pages(&devmem->pagemap);
-	if (region->hole)
-		release_mem_region(region->hole->start, resource_size(region->hole));
-	kfree(region->name);
-	percpu_ref_exit(&devmem->ref);
-	kvfree(region->taken);
-}
-
-/* Processes end, and with them their pages: then the rest of the region can go, too. */
-static void plain_reap(struct work_struct *work)
-{
-	struct hmm_region *region = container_of(to_delayed_work(work), struct hmm_region, reaper);
-
-	if (plain_in_use(region)) {
-		queue_delayed_work(hmm_workqueue, &region->reaper, HZ);
-		return;
-	}
-	plain_unmap(region);
-	hmm_region_put(region);
-	module_put(THIS_MODULE);
-}
-
-/*
- * The memory goes. Nothing migrates there any more, and every page in use comes home: by the
- * driver's own fault callback, which knows how to read it, or by the CPU where it can.
- *
- * What a driver does not bring home within its time cannot be waited for without end, nor
- * replaced by zeroes. The struct pages stay, then, without the driver: whoever touches such a
- * page gets SIGBUS, and when the last of them is gone, so is the region.
- */
-static void plain_remove(void *data)
-{
-	struct hmm_region *region = data;
-	struct hmm_devmem *devmem = &region->devmem;
-	unsigned long left;
-
-	percpu_ref_kill(&devmem->ref);
-	wait_for_completion(&devmem->completion);
-	synchronize_srcu(&hmm_plain_srcu);
-
-	left = plain_evict(region);
-	if (!left) {
-		plain_unmap(region);
-		return;
-	}
-
-	dev_warn(devmem->device,
-		 "%lu pages of device memory could not be brought home; processes that touch them get SIGBUS\n",
-		 left);
-	WRITE_ONCE(region->abandoned, true);
-	synchronize_rcu();
-	synchronize_srcu(&hmm_plain_srcu);
-	__module_get(THIS_MODULE);
-	hmm_region_get(region);
-	INIT_DELAYED_WORK(&region->reaper, plain_reap);
-	queue_delayed_work(hmm_workqueue, &region->reaper, HZ);
-}
-
 /* ------------------------------------------------------------------------
  * Adding
  */
 
-/* Give @region struct pages; from here to the end of its device it is plain_remove()'s. */
-static int plain_map(struct hmm_region *region, struct resource *res, enum memory_type type)
+static void plain_free_taken(void *taken)
 {
-	struct hmm_devmem *devmem = &region->devmem;
-	void *addr;
-	int ret;
-
-	region->taken = kvcalloc(BITS_TO_LONGS(PHYS_PFN(resource_size(res))),
-				 sizeof(unsigned long), GFP_KERNEL);
-	if (!region->taken)
-		return -ENOMEM;
-	ret = hmm_devmem_prepare(region, res, type, &hmm_plain_owner);
-	if (ret)
-		goto err_taken;
-	/* The kernel wants more alignment than the driver's memory may have. */
-	devmem->pagemap.range.start = ALIGN_DOWN(res->start, SUBSECTION_SIZE);
-	devmem->pagemap.range.end = ALIGN(res->end + 1, SUBSECTION_SIZE) - 1;
-	addr = memremap_pages(&devmem->pagemap, dev_to_node(devmem->device));
-	if (IS_ERR(addr)) {
-		ret = PTR_ERR(addr);
-		goto err_ref;
-	}
-	return 0;
-
-err_ref:
-	percpu_ref_exit(&devmem->ref);
-err_taken:
-	kvfree(region->taken);
-	return ret;
+	kvfree(taken);
 }
 
 /* @res NULL: find a hole of @size for it. */
 static struct hmm_devmem *plain_add(const struct hmm_devmem_ops *ops, struct device *device,
 				    unsigned long size, struct resource *res)
 {
+	enum memory_type type = res ? HMM_MEMORY_COHERENT : MEMORY_DEVICE_PRIVATE;
 	struct hmm_region *region;
 	int ret;
 
@@ -552,40 +444,33 @@ static struct hmm_devmem *plain_add(const struct hmm_devmem_ops *ops, struct dev
 	if (IS_ERR(region))
 		return ERR_CAST(region);
 	region->devmem.ops = ops;
-
-	if (res) {
-		ret = plain_map(region, res, HMM_MEMORY_COHERENT);
-		if (ret)
-			goto err_group;
-	} else {
-		/* What /proc/iomem shows outlives the device if it has to. */
-		region->name = kstrdup(dev_name(device), GFP_KERNEL);
-		if (!region->name) {
-			ret = -ENOMEM;
-			goto err_group;
-		}
-		res = request_free_mem_region(&iomem_resource, size, region->name);
+	if (!res) {
+		res = hmm_devmem_find_hole(&region->host, size);
 		if (IS_ERR(res)) {
 			ret = PTR_ERR(res);
-			goto err_name;
+			goto err;
 		}
-		region->hole = res;
-		ret = plain_map(region, res, MEMORY_DEVICE_PRIVATE);
-		if (ret)
-			goto err_hole;
 	}
-	ret = devm_add_action_or_reset(device, plain_remove, region);
+	region->taken = kvcalloc(BITS_TO_LONGS(PHYS_PFN(resource_size(res))),
+				 sizeof(unsigned long), GFP_KERNEL);
+	if (!region->taken) {
+		ret = -ENOMEM;
+		goto err;
+	}
+	ret = devm_add_action_or_reset(&region->host, plain_free_taken, region->taken);
 	if (ret)
-		goto err_group;
+		goto err;
+	ret = hmm_devmem_map(region, res, type, &hmm_plain_owner);
+	if (ret)
+		goto err;
+	ret = hmm_devmem_open(region);
+	if (ret)
+		return ERR_PTR(ret);
 	devres_close_group(device, region->group);
 	return &region->devmem;
 
-err_hole:
-	release_mem_region(res->start, resource_size(res));
-err_name:
-	kfree(region->name);
-err_group:
-	devres_release_group(device, region->group);
+err:
+	put_device(&region->host);
 	return ERR_PTR(ret);
 }
 
@@ -628,7 +513,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add);
  * Context: process context, may sleep.
  * Return: the devmem, owned by @device; or ERR_PTR: -EOPNOTSUPP this kernel has no coherent
  * device memory (nothing was tried); -EINVAL no @device, @ops, desc, or no whole pages;
- * -ENXIO @res overlaps system RAM; -ERANGE beyond what this kernel can map; -ENOMEM.
+ * -ENXIO @res overlaps system RAM; -EBUSY pages of an earlier removal are still in use there;
+ * -ERANGE beyond what this kernel can map; -ENOMEM.
  */
 struct hmm_devmem *hmm_devmem_add_resource(const struct hmm_devmem_ops *ops,
 					   struct device *device,

@@ -86,14 +86,14 @@ void hmm_region_put(struct hmm_region *region)
 }
 EXPORT_SYMBOL_GPL(hmm_region_put);
 
-static void hmm_region_put_devres(void *region)
+static void hmm_region_host_release(struct device *host)
 {
-	hmm_region_put(region);
+	hmm_region_put(container_of(host, struct hmm_region, host));
 }
 
 /*
- * A region without memory, and the open devres group that all it gets will be part of.
- * Its first reference belongs to that group.
+ * A region without memory. Its first reference belongs to its own device, to which everything
+ * it gets is tied: put_device() undoes all of it.
  */
 struct hmm_region *hmm_region_alloc(struct device *device)
 {
@@ -112,15 +112,13 @@ struct hmm_region *hmm_region_alloc(struct device *device)
 	xa_init(&region->accounts);
 	xa_init(&region->poisoned);
 
-	region->group = devres_open_group(device, NULL, GFP_KERNEL);
-	if (!region->group) {
-		hmm_region_put(region);
-		return ERR_PTR(-ENOMEM);
-	}
-	ret = devm_add_action_or_reset(device, hmm_region_put_devres, region);
+	device_initialize(&region->host);
+	region->host.release = hmm_region_host_release;
+	set_dev_node(&region->host, dev_to_node(device));
+	/* What /proc/iomem shows. */
+	ret = dev_set_name(&region->host, "%s", dev_name(device));
 	if (ret) {
-		/* The region is gone; its group, still open, is the newest of the device. */
-		devres_release_group(device, NULL);
+		put_device(&region->host);
 		return ERR_PTR(ret);
 	}
 	return region;
@@ -144,7 +142,7 @@ static int hmm_region_add_core(struct hmm_region *region, u64 npages)
 	core = kvzalloc(PAGE_ALIGN(size), GFP_KERNEL);
 	if (!core)
 		return -ENOMEM;
-	ret = devm_add_action_or_reset(region->devmem.device, hmm_region_free_core, core);
+	ret = devm_add_action_or_reset(&region->host, hmm_region_free_core, core);
 	if (ret)
 		return ret;
 	ret = hmm_core_init(core, size, npages, nr_cpu_ids);
@@ -183,7 +181,7 @@ static int hmm_region_check(const struct hmm_region_params *p)
  *
  * Context: process context, may sleep.
  * Return: the region, owned by @device; or ERR_PTR: -EOPNOTSUPP this kernel lacks that kind
- * of memory (nothing was tried); -EINVAL @params; -ENXIO, -ERANGE as for
+ * of memory (nothing was tried); -EINVAL @params; -ENXIO, -EBUSY, -ERANGE as for
  * hmm_devmem_add_resource(); -ERANGE no hole of that size; -ENOMEM.
  */
 struct hmm_region *devm_hmm_region_add(struct device *device,
@@ -206,22 +204,25 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 
 	res = params->res;
 	if (!res) {
-		res = hmm_devmem_find_hole(device, params->size);
+		res = hmm_devmem_find_hole(&region->host, params->size);
 		if (IS_ERR(res)) {
 			ret = PTR_ERR(res);
-			goto err_group;
+			goto err_host;
 		}
 	}
 	/* A hole is made of whole sections and may be larger than the memory. */
 	ret = hmm_region_add_core(region, PHYS_PFN(params->res ? resource_size(res) :
 								 params->size));
 	if (ret)
-		goto err_group;
+		goto err_host;
 	ret = hmm_devmem_map(region, res,
 			     params->res ? HMM_MEMORY_COHERENT : MEMORY_DEVICE_PRIVATE,
 			     region);
 	if (ret)
-		goto err_group;
+		goto err_host;
+	ret = hmm_devmem_open(region);
+	if (ret)
+		return ERR_PTR(ret);
 	ret = hmm_show_add(region);
 	if (ret)
 		goto err_group;
@@ -235,6 +236,9 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 
 err_group:
 	devres_release_group(device, region->group);
+	return ERR_PTR(ret);
+err_host:
+	put_device(&region->host);
 	return ERR_PTR(ret);
 }
 EXPORT_SYMBOL_GPL(devm_hmm_region_add);

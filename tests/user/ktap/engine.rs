@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     long("engine::fail_wait", |env| walk(env, "wait")),
     long("engine::fail_notifier", fail_notifier),
     long("engine::sleep_brings_home", sleep_brings_home),
+    long("engine::removal_with_pinned_pages", removal_with_pinned_pages),
     long("engine::memory_gone_bad", gone_bad),
 ];
 
@@ -398,6 +399,47 @@ fn fail_notifier(env: &Env) -> Outcome {
     ensure_eq!(left(&file)?, 0);
     ensure!(error.is_some(), "opened without a notifier");
     env.open().map(drop)
+}
+
+/// Somebody holds pages for ever: the driver leaves all the same, and nobody's data is touched.
+fn removal_with_pinned_pages(env: &Env) -> Outcome {
+    if env.is_private() {
+        skip!("nobody can pin a page that the CPU cannot reach");
+    }
+    let patience = "/sys/module/hmm_devmem/parameters/remove_patience";
+    let buffer = Buffer::filled(8, 4)?;
+    let device = env.open()?;
+    buffer.to_device(&device)?;
+    let (out, into) = crate::sys::pipe()?;
+    let piece = libc::iovec {
+        iov_base: buffer.addr() as *mut libc::c_void,
+        iov_len: 2 * 4096,
+    };
+    // SAFETY: the range is mapped as long as the pipe holds its pages.
+    ensure_eq!(unsafe { libc::vmsplice(into.as_raw_fd(), &piece, 1, 0) }, 2 * 4096);
+    drop(device);
+    let before = fs::read_to_string(patience)?;
+    fs::write(patience, "1")?;
+    fs::write("/dev/kmsg", "<4>hmm-vm: expect could not be brought home")?;
+    let begin = Instant::now();
+    let outcome = unload::away(env, || {
+        ensure!(
+            begin.elapsed() < Duration::from_secs(10),
+            "removal took {:?}",
+            begin.elapsed()
+        );
+        // What was not pinned is in RAM, the rest where it was; all of it reads as before.
+        buffer.verify(4)?;
+        drop(into);
+        ensure_eq!(crate::sys::drain(&out).len(), 2 * 4096);
+        drop((buffer, out));
+        // The rest of the region goes within a second or two of its last page.
+        sleep_ms(3000);
+        Ok(())
+    });
+    fs::write("/dev/kmsg", "<4>hmm-vm: expect")?;
+    fs::write(patience, before.trim())?;
+    outcome
 }
 
 fn sleep_brings_home(env: &Env) -> Outcome {

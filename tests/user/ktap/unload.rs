@@ -241,8 +241,14 @@ fn unbound<T>(env: &Env, work: impl FnOnce(&Path, &str) -> Result<T, Stop>) -> R
 
 /// Takes the first device away and brings it back, as new.
 pub fn renew(env: &Env) -> Outcome {
+    away(env, || Ok(()))
+}
+
+/// `work` runs while the first device is away.
+pub fn away(env: &Env, work: impl FnOnce() -> Outcome) -> Outcome {
     unbound(env, |_, name| {
-        Ok(fs::write(format!("{DRIVER}/unbind"), name)?)
+        fs::write(format!("{DRIVER}/unbind"), name)?;
+        work()
     })
 }
 
