@@ -74,7 +74,7 @@ def fetch(entry: Line) -> Kernel:
 
 def _build(found: Kernel, draft: Path, environment: Path, source: Path, wanted: dict[str, str], step: Step) -> None:
     tree = draft / "tree"
-    place = tree / "usr/src" / f"linux-{found.release}"
+    place = tree / "usr/src" / f"linux-headers-{found.release}"
     place.mkdir(parents=True)
     step.run(["tar", "-x", "-C", place, "--strip-components=1", "--anchored",
               *(f"--exclude=linux-source-{found.line.series}/{name}" for name in _LEFT_OUT), "-f", source])
