@@ -47,6 +47,13 @@ simulate: ## replay traces of faults: the core's policies beside LRU and one pag
 traces: ## write the generated traces of tests/traces anew
 	cargo run --quiet --release --locked -p hmm-simulate -- --generate tests/traces
 
+.PHONY: fuzz coverage
+fuzz: export RUSTFLAGS :=
+fuzz: ## feed anything to the C ABI, the planner and the range map (FUZZ_SECONDS= for each, 60)
+	@sh tests/fuzz/run.sh $(or $(FUZZ_SECONDS),60)
+coverage: ## line and branch coverage of the core by its host tests; fails below 95 and 90 %
+	@$(PYTHON) tests/coverage.py
+
 .PHONY: loom
 # Release mode, because the search is long; see tests/loom.rs for its bounds.
 loom: export RUSTFLAGS := --cfg loom

@@ -56,6 +56,7 @@ def everything(only: list[str], every: bool = False) -> int:
         install.everything(results)
         doctor.tests(results)
         host(results)
+        fuzz(results)
         user_programs()
         loading.tests(results)
         for line in lines:
@@ -168,6 +169,13 @@ def host(results: Results) -> None:
         raise trouble
     if not passed:
         raise Failure("cargo test ran no test", step.log)
+
+
+def fuzz(results: Results) -> None:
+    """A minute of anything for the C ABI, the planner and the range map."""
+    with Step("fuzzing, a minute each", "fuzz") as step:
+        step.run(["make", "fuzz", "FUZZ_SECONDS=60"], hint="make fuzz")
+    results.add("core", "nothing that a minute of fuzzing found breaks it", True)
 
 
 def user_programs() -> None:

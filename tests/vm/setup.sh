@@ -26,6 +26,11 @@ command -v cargo >/dev/null 2>&1 || want="$want cargo$web"
 # Pictures are drawn in a test, so that a broken one is noticed.
 want="$want librsvg2-bin fonts-dejavu-core"
 
+# The fuzzer's engine is C++. Coverage is read with the tools of the LLVM that the compiler has; Debian 12's has 22.
+want="$want g++"
+llvm=$(rustc -Vv 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+if [ "$web${llvm:-22}" = -web22 ]; then want="$want llvm-22"; fi
+
 # libclang reads the C headers for bindgen.
 want="$want libclang-dev clang"
 

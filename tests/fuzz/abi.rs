@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Any sequence of calls of the C ABI with any numbers: no panic, no endless loop,
+//! known errors only, and books that never believe in more frames than there are.
+#![no_main]
+
+#[path = "bytes.rs"]
+mod bytes;
+#[path = "../lent.rs"]
+mod lent;
+
+use bytes::Bytes;
+use hmm_devmem::ffi;
+use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
+use lent::Lent;
+use libfuzzer_sys::fuzz_target;
+
+const MOST: usize = 2048;
+
+/// Calls until the bytes are used up.
+fn calls(bytes: &mut Bytes<'_>) -> Option<()> {
+    let total = 1 + bytes.number()? % 5000;
+    let lent = Lent::new(total, 1 + u32::from(bytes.byte()? % 4));
+    let core = lent.core();
+    let mut seg = vec![Segment::default(); MOST];
+    loop {
+        let cpu = u32::from(bytes.byte()?);
+        let (mut first, mut npages) = (0, 1);
+        let inside = |ret: i32, first: u64, npages: u64| {
+            assert!(ret != 0 || npages >= 1 && first + npages <= total);
+            ret
+        };
+        // SAFETY: a living region; each array is as long as it is said to be.
+        let ret = unsafe {
+            match bytes.byte()? % 13 {
+                0 | 1 => {
+                    let src = bytes.entries(MOST)?;
+                    let mut dst = vec![0; src.len()];
+                    let mut plan = Plan::default();
+                    let n = src.len() as u32;
+                    let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
+                    let seg = seg.as_mut_ptr();
+                    ffi::hmm_core_plan_to_device(core, cpu, src, dst, n, seg, &mut plan)
+                }
+                2 => {
+                    let (src, dst) = (bytes.entries(MOST)?, bytes.entries(MOST)?);
+                    let n = src.len().min(dst.len()) as u32;
+                    let pfn = bytes.number()?;
+                    let mut nseg = 0;
+                    let (src, dst) = (src.as_ptr(), dst.as_ptr());
+                    ffi::hmm_core_plan_to_ram(src, dst, n, pfn, seg.as_mut_ptr(), &mut nseg)
+                }
+                3 => {
+                    ffi::hmm_core_commit(core, cpu, bytes.number()?);
+                    0
+                }
+                4 => ffi::hmm_core_rollback(core, cpu, bytes.number()?, bytes.number()?),
+                5 | 6 => ffi::hmm_core_release(core, cpu, bytes.number()?, bytes.number()?),
+                7 => ffi::hmm_core_retire(core, bytes.number()?, bytes.number()?),
+                8 => {
+                    ffi::hmm_core_touch(core, bytes.number()?, bytes.number()?);
+                    0
+                }
+                9 => {
+                    let (from, max) = (bytes.number()?, bytes.number()?);
+                    let ret = ffi::hmm_core_next_span(core, from, max, &mut first, &mut npages);
+                    inside(ret, first, npages)
+                }
+                10 => {
+                    let max = bytes.number()?;
+                    let ret = ffi::hmm_core_victim(core, max, &mut first, &mut npages);
+                    inside(ret, first, npages)
+                }
+                11 => {
+                    let mut w = Window::default();
+                    let (key, page) = (bytes.number()?, bytes.number()?);
+                    let (lo, hi) = (bytes.number()?, bytes.number()?);
+                    let max = bytes.number()? as u32;
+                    ffi::hmm_core_window(core, key, page, lo, hi, max, &mut w);
+                    assert!(w.first <= page && page - w.first < w.npages && w.npages <= 512);
+                    0
+                }
+                _ => {
+                    ffi::hmm_core_window_waste(core, bytes.number()?, bytes.number()?);
+                    0
+                }
+            }
+        };
+        assert!([0, -2, -22, -114].contains(&ret), "{ret}");
+        let mut stats = CoreStats::default();
+        // SAFETY: a living region and a structure to fill.
+        unsafe { ffi::hmm_core_stats(core, &mut stats) };
+        assert!(stats.total == total && stats.free <= total && stats.retired <= total);
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    calls(&mut Bytes(data));
+});

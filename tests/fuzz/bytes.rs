@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Numbers from the fuzzer's bytes: mostly small ones, and edges.
+#![allow(dead_code)]
+
+/// What is left of an input.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Bytes<'_> {
+    /// The next byte; `None` at the end.
+    pub fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn wide(&mut self, n: usize) -> Option<u64> {
+        (0..n).try_fold(0, |all, _| Some(all << 8 | u64::from(self.byte()?)))
+    }
+
+    /// A number of a size that its first byte says.
+    pub fn number(&mut self) -> Option<u64> {
+        let kind = self.byte()?;
+        Some(match kind % 8 {
+            0..=2 => u64::from(kind / 8),
+            3 | 4 => self.wide(2)?,
+            5 => 1 << (kind / 8 * 2 + 1),
+            6 => u64::MAX >> (kind / 8 * 2),
+            _ => self.wide(8)?,
+        })
+    }
+
+    /// Migrate entries: runs of pages that go on, stay, or are not there.
+    pub fn entries(&mut self, most: usize) -> Option<Vec<u64>> {
+        let mut all = Vec::new();
+        let runs = self.byte()? % 8 + 1;
+        for _ in 0..runs {
+            let first = self.number()? << 6 | u64::from(self.byte()? & 63);
+            let (n, step) = (self.byte()?, self.byte()?);
+            let n = if step & 64 != 0 { 512 } else { usize::from(n) };
+            let step = u64::from(step & 3) << 6;
+            all.extend((0..n as u64).map(|i| {
+                // The pages behind a compound's first are empty, mostly.
+                let under = first & 16 != 0 && i % 512 != 0;
+                if under {
+                    0
+                } else {
+                    first.wrapping_add(i * step)
+                }
+            }));
+        }
+        all.truncate(most);
+        Some(all)
+    }
+}
