@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
+    long("vram::sleeps_and_wakes", sleeps),
     test("vram::there_and_back", there_and_back),
     test("vram::commands_compute", commands),
     test("vram::commands_at_any_offset", odd_offsets),
@@ -47,7 +48,6 @@ pub const TESTS: &[Test] = &[
     long("vram::unbind_under_load", unbind_under_load),
     long("vram::bind_and_unbind_many_times", bind_cycles),
     long("vram::unplugged_under_load", unplugged),
-    long("vram::sleeps_and_wakes", sleeps),
 ];
 
 const DRIVER: &str = "/sys/bus/pci/drivers/hmm_vram";
