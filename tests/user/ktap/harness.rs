@@ -130,6 +130,15 @@ impl Env {
     }
 }
 
+/// How many times longer a test may take here: a sanitizer kernel, known by its search for leaks, is slow.
+fn patience() -> u32 {
+    if std::path::Path::new("/sys/kernel/debug/kmemleak").exists() {
+        5
+    } else {
+        1
+    }
+}
+
 /// Checks that no frame is unaccounted for. The figures are read one after the other, so they only
 /// add up at rest: while a process that was killed is still going, they are read again.
 pub fn conserved(device: &Device) -> Result<sys::hmm_dmirror_info, Stop> {
@@ -316,7 +325,7 @@ fn run_one(env: &Env, test: &Test) -> Outcome {
 /// The process of one test.
 pub fn one(env: &Env, test: &Test) -> ! {
     // SAFETY: sets a timer of the calling process.
-    unsafe { libc::alarm(test.seconds) };
+    unsafe { libc::alarm(test.seconds * patience()) };
     report(&std::io::stdin(), || (test.run)(env))
 }
 
