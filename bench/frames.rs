@@ -12,7 +12,6 @@ mod rows;
 
 use std::hint::{black_box, spin_loop};
 use std::ptr::NonNull;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -372,18 +371,22 @@ fn pairs<S: Side>(c: &mut Criterion, bench: &str, frames: u64) {
 /// of which only those count in which both really ran all the time: on a busy
 /// machine they take turns otherwise, and nothing is contended.
 fn pairs_by_two<S: Side>(_: &mut Criterion, bench: &str, frames: u64) {
-    const SAMPLES: u32 = 400;
+    const SAMPLES: u32 = 100;
     let side = S::new(frames);
     // Some milliseconds, also when they get in each other's way.
     let start = Instant::now();
     (0..1000).for_each(|_| side.pair(0));
     let each = 200_000_000 / start.elapsed().as_nanos().max(1) as u64;
     let each = each.clamp(1000, 20_000);
-    let ready = Barrier::new(2);
+    // Both spin until both do: that is when both are on a CPU.
+    let ready = AtomicU32::new(0);
     let (side, ready) = (&side, &ready);
     let run = move |cpu| {
-        let samples = (0..SAMPLES).map(|_| {
-            ready.wait();
+        let samples = (0..SAMPLES).map(|sample| {
+            ready.fetch_add(1, Ordering::SeqCst);
+            while ready.load(Ordering::SeqCst) < 2 * (sample + 1) {
+                spin_loop();
+            }
             let (start, wall) = (cpu_time(), Instant::now());
             (0..each).for_each(|_| side.pair(cpu));
             (wall, Instant::now(), cpu_time() - start)

@@ -66,6 +66,10 @@ pub const RUN_PAGES: u64 = 16;
 const LANES: u64 = 0x0001_0001_0001_0001;
 /// What is wanted: one whole, aligned run.
 const RUN: u64 = 1 << 32;
+/// Words of a map with one bit per block that stand for 1 GiB.
+const GIANT_WORDS: usize = 8;
+/// Frames in 1 GiB.
+pub const GIANT_PAGES: u64 = 64 * to_u64(GIANT_WORDS) * BLOCK_PAGES;
 /// How many blocks are looked into for a run before a whole block is opened.
 const RUN_SCAN: usize = 64;
 
@@ -881,6 +885,46 @@ impl<'a> Frames<'a> {
             round += 1;
         }
         None
+    }
+
+    /// Claims 1 GiB, aligned: 512 whole blocks in a row. `None`: none are whole
+    /// together. Open blocks whose frames have all come back do not count: what
+    /// comes back last makes a block whole.
+    pub fn claim_giant(&self) -> Option<PageIndex> {
+        let mut chunks = self.whole.chunks_exact(GIANT_WORDS).enumerate();
+        // Bounded: each word of `whole` once, and once back.
+        let (at, _) = chunks.find(|(at, words)| self.take_giant(*at, words))?;
+        Some(Block(at * GIANT_WORDS * 64).first())
+    }
+
+    /// Takes 512 whole blocks, whose words of `whole` these are. False, and nothing
+    /// changed, when one of them is not whole or has a frame that is out of use.
+    fn take_giant(&self, at: usize, words: &[AtomicU64]) -> bool {
+        if words.iter().any(|word| look(word) != u64::MAX) {
+            return false;
+        }
+        self.moving();
+        let taken = words
+            .iter()
+            .take_while(|word| word.compare_exchange(u64::MAX, 0, SeqCst, SeqCst).is_ok())
+            .count();
+        let first = at * GIANT_WORDS * 64;
+        let marked = |block: &usize| self.retired.has(Block(*block));
+        let ours = taken == words.len()
+            && !(self.retired.any() && (first..first + GIANT_WORDS * 64).any(|b| marked(&b)));
+        if !ours {
+            for (i, word) in words.iter().enumerate().take(taken) {
+                word.fetch_or(u64::MAX, SeqCst);
+                if self.retired.any() {
+                    // Bounded: 64 blocks.
+                    for k in 0..64 {
+                        self.stay_open(Block(first + i * 64 + k));
+                    }
+                }
+            }
+        }
+        self.moved();
+        ours
     }
 
     /// Looks for open blocks whose frames have all come back.

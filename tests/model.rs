@@ -886,6 +886,44 @@ fn runs_of_sixteen() {
     }
 }
 
+/// 1 GiB at a time: aligned, only where all of it is free and in use nowhere, and
+/// back again, as a whole or by the frame.
+#[test]
+fn giants() {
+    const GIANT: u64 = hmm_devmem::frames::GIANT_PAGES;
+    assert_eq!(GIANT << 12, 1 << 30);
+    let npages = 3 * GIANT + 512 * 9 + 1;
+    let lent = Lent::new(npages, 2);
+    let frames = lent.region().frames();
+    let mut mine: Vec<u64> = std::iter::from_fn(|| frames.claim_giant().map(|p| p.0)).collect();
+    assert_eq!(mine, [0, GIANT, 2 * GIANT]);
+    assert_eq!(lent.region().stats().free, 512 * 9 + 1);
+    for first in &mine {
+        assert_eq!(frames.release(PageIndex(*first), GIANT).freed, GIANT);
+        assert_eq!(frames.release(PageIndex(*first), GIANT).already, GIANT);
+    }
+    // A frame in use, a block in use and a frame out of use: one left, then none.
+    let block = frames.claim_block(Cpu(0)).expect("a block");
+    assert!(block.first().0 < GIANT);
+    mine = std::iter::from_fn(|| frames.claim_giant().map(|p| p.0)).collect();
+    assert_eq!(mine, [GIANT, 2 * GIANT]);
+    lent.region().retire(GIANT + 77, 1).expect("inside");
+    for first in &mine {
+        assert_eq!(frames.release(PageIndex(*first), GIANT).freed, GIANT);
+    }
+    assert_eq!(frames.claim_giant(), Some(PageIndex(2 * GIANT)));
+    assert_eq!(frames.claim_giant(), None);
+    assert_eq!(lent.region().stats().retired, 1);
+    for page in 2 * GIANT..3 * GIANT {
+        assert_eq!(frames.release_one(PageIndex(page)).freed, 1);
+    }
+    assert_eq!(
+        frames.claim_giant(),
+        Some(PageIndex(2 * GIANT)),
+        "whole again"
+    );
+}
+
 /// Many frames for a partner: where the partner lies in its 64K, there they lie.
 #[test]
 fn frames_lie_as_their_partner() {
