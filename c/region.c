@@ -247,6 +247,9 @@ EXPORT_SYMBOL_GPL(devm_hmm_region_add);
  * devm_hmm_region_remove() - remove a region before its device goes
  * @region: the region; its struct lives on for those who hold a reference
  *
+ * What somebody pins for longer than the module's remove_patience, or what is left when the
+ * caller is killed, is left behind: see hmm_devmem_remove_action().
+ *
  * Context: process context; sleeps until every page is home.
  */
 void devm_hmm_region_remove(struct hmm_region *region)

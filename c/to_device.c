@@ -15,6 +15,9 @@
 #include "internal.h"
 #include "trace.h"
 
+/* How often room is made for the same 2 MiB. */
+#define ROOM_TRIES	16
+
 /*
  * Off unless asked for: when Linux 7.3 (up to 7.3.4 at least) takes down a mapping of a
  * 2 MiB device folio that is just on its way back to RAM, zap_huge_pmd_folio() takes the
@@ -200,9 +203,10 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 {
 	const struct hmm_migrate before = *m;
 	unsigned long direct, busy, missing;
+	unsigned int tries;
 
 	fetch_from_peers(region, b, vma, start, end, m);
-	for (;;) {
+	for (tries = 0; ; tries++) {
 		direct = m->moved - before.moved;
 		memcpy(m->skipped, before.skipped, sizeof(m->skipped));
 		move_from(region, NULL, b, vma, start, end, m);
@@ -210,7 +214,8 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		m->skipped[HMM_SKIP_BUSY] -= min(direct, busy);
 
 		missing = m->skipped[HMM_SKIP_NO_MEMORY] - before.skipped[HMM_SKIP_NO_MEMORY];
-		if (!missing || !(m->flags & HMM_MIGRATE_MAKE_ROOM) ||
+		/* Others may be quicker to take what becomes free, but not for ever. */
+		if (!missing || !(m->flags & HMM_MIGRATE_MAKE_ROOM) || tries == ROOM_TRIES ||
 		    !hmm_make_room(region, b, missing))
 			return;
 	}

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import traceback
 import unittest
 from collections import Counter
 from dataclasses import dataclass, field
@@ -58,19 +60,32 @@ def everything(only: list[str], every: bool = False) -> int:
         host(results)
         fuzz(results)
         user_programs()
+        # The sanitizer kernels take as long as all others together, and one machine does not fill two processors.
+        slow = Results(quiet=True)
+        beside = threading.Thread(target=kernels, args=(slow, [line for line in lines if line.config], every))
+        beside.start()
         loading.tests(results)
-        for line in lines:
-            try:
-                one_kernel(results, line, line.machines(every))
-            except Failure as failure:  # the next kernel may do
-                failure.show(sys.stdout)
-                results.add(f"build {line.name}", failure.what, False)
+        kernels(results, [line for line in lines if not line.config], every)
+        beside.join()
+        results.merge(slow)
         after = leftovers() - before
         results.add("harness", "the run leaves no mount, and no file outside target/", not after, sorted(after))
     except Failure as failure:
         failure.show(sys.stdout)
         results.add("machinery", failure.what, False)
     return results.close()
+
+
+def kernels(results: Results, lines: list[Line], every: bool) -> None:
+    """Build for each of these kernels and boot it; one that is broken does not keep the next from its turn."""
+    for line in lines:
+        try:
+            one_kernel(results, line, line.machines(every))
+        except Failure as failure:
+            failure.show(sys.stdout)
+            results.add(f"build {line.name}", failure.what, False)
+        except Exception as problem:  # noqa: BLE001 - a thread must not take its results with it
+            results.add(f"build {line.name}", f"the harness broke: {problem!r}", False, traceback.format_exc().splitlines())
 
 
 def leftovers() -> set[str]:

@@ -26,8 +26,10 @@ class Test:
 class Results:
     """The results so far."""
 
-    def __init__(self, name: str = "test") -> None:
+    def __init__(self, name: str = "test", quiet: bool = False) -> None:
+        """`quiet`: nothing is printed, for a run beside another one that takes over the results by merge()."""
         self.name = name
+        self.quiet = quiet
         self.tests: list[Test] = []
         self._begin = time.monotonic()
 
@@ -39,8 +41,15 @@ class Results:
         """A test that was not run."""
         self._add(Test(group, name, "skipped", reason or "no reason given"))
 
+    def merge(self, other: Results) -> None:
+        """What another run came to, as if it had come to that here and now."""
+        for test in other.tests:
+            self._add(test)
+
     def _add(self, test: Test) -> None:
         self.tests.append(test)
+        if self.quiet:
+            return
         word = "not ok" if test.verdict == "failed" else "ok"
         skip = f" # SKIP {test.reason}" if test.verdict == "skipped" else ""
         print(f"{word} {len(self.tests)} - {test.group}: {test.name}{skip}", flush=True)
