@@ -157,7 +157,9 @@ enum hmm_skip {
 #define HMM_MIGRATE_SMALL	(1U << 2)
 /* To a full device: what it has not used for longest goes home to make room. */
 #define HMM_MIGRATE_MAKE_ROOM	(1U << 3)
-#define HMM_MIGRATE_ALL		((1U << 4) - 1)
+/* To the device: pages on other devices stay where they are. */
+#define HMM_MIGRATE_FROM_RAM	(1U << 4)
+#define HMM_MIGRATE_ALL		((1U << 5) - 1)
 
 /**
  * struct hmm_migrate - a request to move a range, and what came of it

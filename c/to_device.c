@@ -205,7 +205,8 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 	unsigned long direct, busy, missing;
 	unsigned int tries;
 
-	fetch_from_peers(region, b, vma, start, end, m);
+	if (!(m->flags & HMM_MIGRATE_FROM_RAM))
+		fetch_from_peers(region, b, vma, start, end, m);
 	for (tries = 0; ; tries++) {
 		direct = m->moved - before.moved;
 		memcpy(m->skipped, before.skipped, sizeof(m->skipped));
@@ -350,8 +351,8 @@ out_ref:
  * @m: what to move; says afterwards what was moved, and why the rest was not
  *
  * Moves anonymous pages (and, with HMM_MIGRATE_HOLES, addresses never touched), also those
- * that are on another managed device: directly if this driver has copy_from_peer(), else by
- * way of RAM. Whatever cannot be moved stays where it is; that is no error.
+ * that are on another managed device (not with HMM_MIGRATE_FROM_RAM): directly if this driver
+ * has copy_from_peer(), else by way of RAM. Whatever cannot be moved stays where it is; that is no error.
  *
  * Context: process context, mmap lock not held; sleeps. Any number of calls may run side
  * by side.

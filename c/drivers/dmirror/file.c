@@ -55,7 +55,8 @@ static int cmd_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *arg)
 {
 	struct hmm_region *region = dmirror->device->region;
 	struct hmm_migrate m = { .mm = hmm_view_mm(dmirror->view),
-				 .flags = HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES };
+				 .flags = HMM_MIGRATE_STRICT | HMM_MIGRATE_HOLES |
+					  HMM_MIGRATE_FROM_RAM };
 	struct hmm_dmirror_cmd cmd;
 	u64 len;
 	int ret;

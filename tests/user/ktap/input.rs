@@ -404,7 +404,7 @@ fn garbage(env: &Env) -> Outcome {
             none,
         )?;
     }
-    for flags in [2, 4, 1 << 63, u64::MAX] {
+    for flags in [4, 8, 1 << 63, u64::MAX] {
         let arg = sys::hmm_dmirror_move {
             flags,
             ..stage.mv()
