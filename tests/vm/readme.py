@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The parts of README.md that are copied from elsewhere, between `<!-- begin X -->` and `<!-- end X -->`.
 
-The driver is part of the source and must always be the same; the others are results of the last run on this machine and
+The driver and the kernels are part of the source and must always be the same; the others are results of the last run on this machine and
 are renewed by `make readme`.
 """
 
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 
 import cache
+import kernel
 
 README = cache.TREE / "README.md"
 _DRIVER = cache.TREE / "c" / "examples" / "minimal.c"
@@ -23,6 +24,17 @@ def _code(text: str, language: str = "") -> str:
 
 def _driver() -> str:
     return _code(_DRIVER.read_text().split("*/\n", 1)[1], "c")
+
+
+def _kernels() -> str:
+    """What the list of kernels demands of each."""
+    columns = ["mirror", "private", "coherent", "huge", "exclusive"]
+    rows = [["kernel", "from", *columns, "machines of `make test`", "and of `make test-all`"], ["---"] * (len(columns) + 4)]
+    for line in kernel.lines():
+        source = "built from Debian's linux-source" if line.config else line.suites[0]
+        rows.append([line.name, source, *("yes" if word in line.offers else "no" for word in columns),
+                     ", ".join(line.machines(False)) or "-", ", ".join(line.machines(True))])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _results() -> dict[str, str]:
@@ -67,7 +79,7 @@ def _pictures() -> str:
 def renew() -> int:
     """Write everything there is into README.md."""
     text = README.read_text()
-    for name, body in {"driver": _driver(), "pictures": _pictures(), **_results()}.items():
+    for name, body in {"driver": _driver(), "kernels": _kernels(), "pictures": _pictures(), **_results()}.items():
         text = _fill(text, name, body)
         print(f"  README.md: {name}")
     README.write_text(text)
@@ -75,6 +87,9 @@ def renew() -> int:
 
 
 def stale() -> Iterator[str]:
-    """The driver in README.md is the one that is compiled."""
-    if _fill(README.read_text(), "driver", _driver()) != README.read_text():
+    """The driver in README.md is the one that is compiled, and the kernels are those of the list."""
+    text = README.read_text()
+    if _fill(text, "driver", _driver()) != text:
         yield "the driver in README.md is not c/examples/minimal.c; next: make readme"
+    if _fill(text, "kernels", _kernels()) != text:
+        yield "the kernels in README.md are not those of tests/vm/kernels.toml; next: make readme"
