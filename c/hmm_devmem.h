@@ -170,6 +170,7 @@ enum hmm_skip {
  * @cancel: set while it runs, the call ends with -ECANCELED at the next 2 MiB
  * @moved: (out) pages moved
  * @huge: (out) of these, pages in whole 2 MiB folios
+ * @again: (out) moves beyond the first of a page that was taken back meanwhile
  * @skipped: (out) pages not moved, by enum hmm_skip. Unless the call failed, @moved
  *	and all of these together are the pages of the range.
  */
@@ -181,6 +182,7 @@ struct hmm_migrate {
 	bool cancel;
 	unsigned long moved;
 	unsigned long huge;
+	unsigned long again;
 	unsigned long skipped[HMM_SKIP_NR];
 };
 

@@ -213,6 +213,9 @@ static void move_batch(struct hmm_region *region, struct hmm_batch *b,
 		move_from(region, NULL, b, vma, start, end, m);
 		busy = m->skipped[HMM_SKIP_BUSY] - before.skipped[HMM_SKIP_BUSY];
 		m->skipped[HMM_SKIP_BUSY] -= min(direct, busy);
+		/* The CPU had taken it back meanwhile, and it moved again: still one page. */
+		m->again += direct - min(direct, busy);
+		m->moved -= direct - min(direct, busy);
 
 		missing = m->skipped[HMM_SKIP_NO_MEMORY] - before.skipped[HMM_SKIP_NO_MEMORY];
 		/* Others may be quicker to take what becomes free, but not for ever. */
@@ -315,6 +318,7 @@ int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move
 
 	m->moved = 0;
 	m->huge = 0;
+	m->again = 0;
 	memset(m->skipped, 0, sizeof(m->skipped));
 	if (!PAGE_ALIGNED(m->start) || !PAGE_ALIGNED(m->end) || m->start >= m->end ||
 	    m->end > m->mm->task_size || (m->flags & ~HMM_MIGRATE_ALL))
@@ -332,7 +336,8 @@ int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move
 	}
 	ret = walk(region, m, move, direction);
 	hmm_region_count(region, m->mm, there ? HMM_COUNTER(to_device) :
-						HMM_COUNTER(to_ram_request), m->moved);
+						HMM_COUNTER(to_ram_request),
+			 m->moved + m->again);
 	hmm_region_count(region, m->mm, there ? HMM_COUNTER(ns_to_device) :
 						HMM_COUNTER(ns_to_ram), ktime_get_ns() - begin);
 	hmm_region_count_skipped(region, direction, m);

@@ -38,10 +38,24 @@ pub fn read_remote(pid: libc::pid_t, at: usize, into: &mut [u8]) -> io::Result<b
     };
     let remote = pieces(at, into.len());
     // SAFETY: room for what is read.
-    let got = count(unsafe {
-        libc::process_vm_readv(pid, &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+    let got = patient(|| {
+        count(unsafe {
+            libc::process_vm_readv(pid, &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+        })
     })?;
     Ok(got == into.len())
+}
+
+/// The kernel's process_vm_rw_single_vec() says EFAULT for whatever kept it from pinning a page, also for
+/// what passes: no memory for a moment, a page on its way. Who may not, may not after a while either.
+fn patient(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    for _ in 0..50 {
+        match call() {
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => crate::sys::sleep_ms(1),
+            other => return other,
+        }
+    }
+    call()
 }
 
 /// Writes memory of this process at `at`, as if it were another's. Whether it was all of it.
@@ -52,9 +66,11 @@ pub fn write_remote(at: usize, from: &[u8]) -> io::Result<bool> {
     };
     let remote = pieces(at, from.len());
     // SAFETY: the caller's own memory at `at`, which only it writes.
-    let put = count(unsafe {
-        let pid = libc::getpid();
-        libc::process_vm_writev(pid, &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+    let put = patient(|| {
+        count(unsafe {
+            let pid = libc::getpid();
+            libc::process_vm_writev(pid, &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+        })
     })?;
     Ok(put == from.len())
 }
