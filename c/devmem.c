@@ -115,12 +115,7 @@ static void hmm_devmem_ref_exit(void *devmem)
 
 static unsigned long in_use(struct hmm_region *region)
 {
-	struct hmm_core_stats frames;
-
-	if (region->devmem.ops)
-		return hmm_plain_in_use(region);
-	hmm_core_stats(region->core, &frames);
-	return frames.claimed + frames.resident;
+	return region->devmem.ops ? hmm_plain_in_use(region) : hmm_frames_in_use(region);
 }
 
 /* Pins end, processes end, and with them their pages: then the rest of the region can go, too. */

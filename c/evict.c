@@ -6,8 +6,6 @@
 #include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
-#include <linux/mmap_lock.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
@@ -78,52 +76,44 @@ static void replace_poisoned(struct hmm_batch *b, unsigned int n, const unsigned
 	}
 }
 
-/* Bring home what maps the pages of a span, block by block, where only that is possible. */
-static void evict_mapped(struct hmm_region *region, struct hmm_batch *b, u64 first,
-			 unsigned int n, struct evict_result *result)
+/* What visits to mappings need, and come to. */
+struct evict_visit {
+	struct hmm_region *region;
+	struct hmm_batch *b;
+	struct evict_result *result;
+};
+
+/* Where the kernel moves only what somebody maps: the whole block, as far as it is this mapping's. */
+static void evict_mapped(struct page *page, struct vm_area_struct *vma, unsigned long addr,
+			 void *arg)
 {
-	struct page *page = pfn_to_page(region->devmem.pfn_first + first);
-	struct vm_area_struct *vma;
-	struct mm_struct *mm;
-	unsigned long addr;
-	unsigned int nth;
+	struct evict_visit *v = arg;
+	struct hmm_migrate m = {};
 
-	for (; n; n--, page++) {
-		for (nth = 0; !hmm_page_is_idle(page); nth++) {
-			struct hmm_migrate m = {};
-
-			mm = hmm_rmap_find(page, nth, &addr);
-			if (!mm)
-				break;
-			mmap_read_lock(mm);
-			vma = find_vma(mm, addr);
-			if (vma && vma->vm_start <= addr)
-				hmm_to_ram_move(region, b, vma,
-						max(vma->vm_start, ALIGN_DOWN(addr, PMD_SIZE)),
-						min(vma->vm_end, ALIGN(addr + 1, PMD_SIZE)), &m);
-			mmap_read_unlock(mm);
-			mmput_async(mm);
-			result->moved += m.moved;
-			result->unreadable += m.skipped[HMM_SKIP_COPY];
-		}
-	}
+	hmm_to_ram_move(v->region, v->b, vma, max(vma->vm_start, ALIGN_DOWN(addr, PMD_SIZE)),
+			min(vma->vm_end, ALIGN(addr + 1, PMD_SIZE)), &m);
+	v->result->moved += m.moved;
+	v->result->unreadable += m.skipped[HMM_SKIP_COPY];
 }
 
 /* Bring home the pages of one span, at most one 2 MiB block. */
 static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first,
 		       unsigned int n, bool give_up, struct evict_result *result)
 {
+	struct evict_visit visit = { .region = region, .b = b, .result = result };
 	DECLARE_BITMAP(lost, HMM_BATCH) = {};
-	unsigned int nlost;
+	unsigned long pfn = region->devmem.pfn_first + first;
+	unsigned int i, nlost;
 	u32 nseg = 0;
 
 	if (!HMM_KERNEL_BY_PFN) {
-		evict_mapped(region, b, first, n, result);
+		for (i = 0; i < n; i++)
+			hmm_rmap_visit(pfn_to_page(pfn + i), evict_mapped, &visit);
 		return;
 	}
 	memset(b->src, 0, n * sizeof(*b->src));
 	memset(b->dst, 0, n * sizeof(*b->dst));
-	migrate_device_range(b->src, region->devmem.pfn_first + first, n);
+	migrate_device_range(b->src, pfn, n);
 	leave_strangers(b, n);
 	nlost = set_aside_poisoned(region, b, n, lost);
 	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
@@ -202,7 +192,7 @@ bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long
 	return result.moved;
 }
 
-static u64 frames_in_use(struct hmm_region *region)
+u64 hmm_frames_in_use(struct hmm_region *region)
 {
 	struct hmm_core_stats frames;
 
@@ -227,10 +217,10 @@ int hmm_region_evict(struct hmm_region *region)
 
 	if (!percpu_ref_tryget_live(&region->devmem.ref))
 		return -ENODEV;
-	for (left = frames_in_use(region); left && moved < left;) {
+	for (left = hmm_frames_in_use(region); left && moved < left;) {
 		u64 pass = evict_pass(region, HMM_CAUSE_EVICT, false).moved;
 
-		if (!frames_in_use(region))
+		if (!hmm_frames_in_use(region))
 			break;
 		moved += pass;
 		if (fatal_signal_pending(current)) {
@@ -281,7 +271,7 @@ unsigned long hmm_evict_for_teardown(struct hmm_region *region)
 		if (give_up && pass.unreadable)
 			dev_err(dev, "%llu pages of processes were lost: the device could not read them\n",
 				pass.unreadable);
-		left = frames_in_use(region);
+		left = hmm_frames_in_use(region);
 		if (!left)
 			return 0;
 		if (pass.moved) {

@@ -234,6 +234,7 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 
 /* evict.c */
 bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages);
+u64 hmm_frames_in_use(struct hmm_region *region);
 unsigned long hmm_evict_for_teardown(struct hmm_region *region);
 
 /* show.c */
@@ -242,7 +243,9 @@ void hmm_show_exit(void);
 int hmm_show_add(struct hmm_region *region);
 
 /* rmap.c */
-struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned long *addr);
+typedef void hmm_rmap_fn(struct page *page, struct vm_area_struct *vma, unsigned long addr,
+			 void *arg);
+void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg);
 void hmm_rmap_kill(struct page *page);
 
 /* plain.c */

@@ -16,7 +16,6 @@
 #include <linux/mmap_lock.h>
 #include <linux/mmzone.h>
 #include <linux/pagemap.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
@@ -308,27 +307,13 @@ static void plain_evict_coherent(struct hmm_note *note)
 }
 
 /* Where the kernel moves only what somebody maps, the driver is told who does. */
-static bool plain_evict_mapped(struct hmm_region *region, struct page *page)
+static void plain_evict_mapped(struct page *page, struct vm_area_struct *vma,
+			       unsigned long addr, void *arg)
 {
-	struct hmm_devmem *devmem = &region->devmem;
-	struct vm_area_struct *vma;
-	struct mm_struct *mm;
-	unsigned long addr;
-	unsigned int nth;
+	struct hmm_devmem *devmem = arg;
 	pmd_t pmd = {};
 
-	for (nth = 0; !hmm_page_is_idle(page); nth++) {
-		mm = hmm_rmap_find(page, nth, &addr);
-		if (!mm)
-			break;
-		mmap_read_lock(mm);
-		vma = find_vma(mm, addr);
-		if (vma && vma->vm_start <= addr)
-			devmem->ops->fault(devmem, vma, addr, page, 0, &pmd);
-		mmap_read_unlock(mm);
-		mmput_async(mm);
-	}
-	return hmm_page_is_idle(page);
+	devmem->ops->fault(devmem, vma, addr, page, 0, &pmd);
 }
 
 static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nobody,
@@ -337,8 +322,10 @@ static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nob
 	struct hmm_note note = { .page = pfn_to_page(pfn), .isolated = true };
 	unsigned long none = 0;
 
-	if (!HMM_KERNEL_BY_PFN)
-		return plain_evict_mapped(region, note.page);
+	if (!HMM_KERNEL_BY_PFN) {
+		hmm_rmap_visit(note.page, plain_evict_mapped, &region->devmem);
+		return hmm_page_is_idle(note.page);
+	}
 	migrate_device_range(&note.src, pfn, 1);
 	if (!(note.src & MIGRATE_PFN_MIGRATE))
 		return false;

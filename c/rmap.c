@@ -3,6 +3,7 @@
  * Which processes map a page of device memory? The kernel knows, and does not export how to
  * ask. An anonymous page leads to its anon_vma, and that to every mapping that may have it.
  */
+#include <linux/mmap_lock.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -19,7 +20,7 @@ static bool address_in(struct vm_area_struct *vma, pgoff_t index, unsigned long 
 }
 
 /**
- * hmm_rmap_find() - the address space of one of those who may map a page
+ * rmap_find() - the address space of one of those who may map a page
  * @page: a page of device memory, small or huge
  * @nth: which of them, from 0 on
  * @addr: (out) where, page aligned
@@ -29,7 +30,7 @@ static bool address_in(struct vm_area_struct *vma, pgoff_t index, unsigned long 
  * Context: process context; the caller does not hold a lock of the page's anon_vma.
  * Return: the mm, with a reference for mmput_async(); NULL if there are not so many.
  */
-struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned long *addr)
+static struct mm_struct *rmap_find(struct page *page, unsigned int nth, unsigned long *addr)
 {
 	struct folio *folio = page_folio(page);
 	struct mm_struct *mm = NULL;
@@ -74,6 +75,34 @@ out:
 }
 
 /**
+ * hmm_rmap_visit() - go to those who may map a page, until nobody uses it
+ * @page: a page of device memory, in use or not
+ * @visit: called with each mapping that may have it, and its address there
+ * @arg: passed to @visit
+ *
+ * Context: process context; @visit runs with the mmap lock of the mapping held for read.
+ */
+void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg)
+{
+	struct vm_area_struct *vma;
+	struct mm_struct *mm;
+	unsigned long addr;
+	unsigned int nth;
+
+	for (nth = 0; !hmm_page_is_idle(page); nth++) {
+		mm = rmap_find(page, nth, &addr);
+		if (!mm)
+			break;
+		mmap_read_lock(mm);
+		vma = find_vma(mm, addr);
+		if (vma && vma->vm_start <= addr)
+			visit(page, vma, addr, arg);
+		mmap_read_unlock(mm);
+		mmput_async(mm);
+	}
+}
+
+/**
  * hmm_rmap_kill() - tell those who map a page that its contents are lost
  * @page: a page of device memory
  *
@@ -89,7 +118,7 @@ void hmm_rmap_kill(struct page *page)
 	unsigned long addr;
 	unsigned int nth;
 
-	for (nth = 0; (mm = hmm_rmap_find(page, nth, &addr)); nth++) {
+	for (nth = 0; (mm = rmap_find(page, nth, &addr)); nth++) {
 		clear_siginfo(&info);
 		info.si_signo = SIGBUS;
 		info.si_code = BUS_MCEERR_AO;
