@@ -29,7 +29,10 @@ pub const TESTS: &[Test] = &[
     long("engine::fail_wait", |env| walk(env, "wait")),
     long("engine::fail_notifier", fail_notifier),
     long("engine::sleep_brings_home", sleep_brings_home),
-    long("engine::removal_with_pinned_pages", removal_with_pinned_pages),
+    long(
+        "engine::removal_with_pinned_pages",
+        removal_with_pinned_pages,
+    ),
     long("engine::memory_gone_bad", gone_bad),
 ];
 
@@ -416,7 +419,10 @@ fn removal_with_pinned_pages(env: &Env) -> Outcome {
         iov_len: 2 * 4096,
     };
     // SAFETY: the range is mapped as long as the pipe holds its pages.
-    ensure_eq!(unsafe { libc::vmsplice(into.as_raw_fd(), &piece, 1, 0) }, 2 * 4096);
+    ensure_eq!(
+        unsafe { libc::vmsplice(into.as_raw_fd(), &piece, 1, 0) },
+        2 * 4096
+    );
     drop(device);
     let before = fs::read_to_string(patience)?;
     fs::write(patience, "1")?;
