@@ -23,6 +23,9 @@ typedef int32_t s32;
 #endif
 #endif
 
+/* The version of the project, from Cargo.toml. */
+#define HMM_VERSION "0.1.0"
+
 /* Migrate entry: names a page. */
 #define HMM_ENTRY_VALID 1
 /* Migrate entry: the page can be migrated. */

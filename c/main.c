@@ -120,3 +120,4 @@ module_exit(hmm_devmem_exit);
 
 MODULE_DESCRIPTION("Device memory for Linux drivers: HMM devmem on today's kernels");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(HMM_VERSION);

@@ -48,6 +48,9 @@ typedef int32_t s32;
 #define __must_check __attribute__((__warn_unused_result__))
 #endif
 #endif
+
+/* The version of the project, from Cargo.toml. */
+#define HMM_VERSION \"@VERSION@\"
 ";
 
 /// Size and offsets of one structure, as the compiler of the core lays it out.
@@ -142,7 +145,8 @@ fn border() -> String {
         .expect("cbindgen reads rust/ffi.rs")
         .write(&mut text);
     let text = tidy(&String::from_utf8(text).expect("cbindgen writes UTF-8"));
-    format!("{HEAD}{PREAMBLE}\n{text}\n{}\n\n#endif\n", asserts())
+    let preamble = PREAMBLE.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    format!("{HEAD}{preamble}\n{text}\n{}\n\n#endif\n", asserts())
 }
 
 /// Kernel spelling: u64 for uint64_t, tabs, one-line comments for constants,

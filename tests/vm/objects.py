@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import build
+import install
 from kernel import Kernel
 from results import Results
 
@@ -166,6 +167,9 @@ def tests(results: Results, found: Kernel, modules: build.Modules) -> None:
             _sites(results, group, module, core, what, thunk, table)
         bad = list(_exports(module, modules.place / "Module.symvers"))
         results.add(group, f"{path.name} exports nothing but for GPL modules", not bad, bad)
+        if path.stem != "hmm_minimal":
+            said = module.bytes[module.section(".modinfo")].split(b"\0")
+            results.add(group, f"{path.name} names the version of Cargo.toml", f"version={install.version()}".encode() in said)
         if path.stem != "hmm_devmem":
             continue
         results.add(group, f"the Rust core is in {path.name} with all of its {len(rust)} functions",

@@ -74,6 +74,16 @@ def _missing_pictures() -> Iterator[str]:
             yield f"README.md: there is no {picture}; next: make demo && make readme"
 
 
+def _unformatted() -> Iterator[str]:
+    # The second workspace is the fuzzers'.
+    for place in (cache.TREE, cache.TREE / "tests" / "fuzz"):
+        check = subprocess.run(["cargo", "fmt", "--all", "--", "--check", "--color=never"], cwd=place, capture_output=True, text=True,
+                               check=False)
+        if check.returncode:
+            yield from (check.stdout + check.stderr).splitlines()[:40]
+            yield "next: cargo fmt --all"
+
+
 def _is_code(name: Path) -> bool:
     return name.name not in ("Cargo.lock", "COPYING")
 
@@ -88,6 +98,7 @@ RULES: dict[str, Callable[[], Iterator[str]]] = {
     "the driver in README.md is the one that is compiled": readme.stale,
     "every picture of README.md is there": _missing_pictures,
     "no version or feature #if outside c/compat": _version_branches,
+    "Rust is as rustfmt writes it": _unformatted,
     "nothing is left open": lambda: _lines(_is_code, _OPEN_ENDS),
     # A picture names its name space, which looks like an address.
     "no host is written down": lambda: _lines(lambda name: _is_code(name) and name.suffix != ".svg", _ADDRESS),

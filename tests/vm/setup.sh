@@ -22,6 +22,7 @@ rust_has_sources() {
 if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then web=-web; else web=; fi
 rust_has_sources || want="$want rustc$web rust$web-src"
 command -v cargo >/dev/null 2>&1 || want="$want cargo$web"
+command -v cargo-fmt >/dev/null 2>&1 || want="$want rustfmt$web"
 
 # Pictures are drawn in a test, so that a broken one is noticed.
 want="$want librsvg2-bin fonts-dejavu-core"

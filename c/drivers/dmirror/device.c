@@ -198,3 +198,4 @@ module_exit(dmirror_exit);
 
 MODULE_DESCRIPTION("A device made of RAM, reference driver of hmm_devmem");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(HMM_VERSION);

@@ -552,3 +552,4 @@ module_exit(vram_exit);
 
 MODULE_DESCRIPTION("A PCI device with memory of its own, reference driver of hmm_devmem");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(HMM_VERSION);
