@@ -1021,7 +1021,7 @@ fn odd_completions(env: &Env) -> Outcome {
 fn hostile_registers(env: &Env) -> Outcome {
     let card = Card::find(env, 0)?;
     let _expect = Expect::lines(
-        "not ours|without a persistent|does not start|is not the memory region|not where the engine|probe with driver",
+        "not ours|without a persistent|does not start|is not the memory region|not where the engine|probe (with|of)",
     )?;
     let _patience = Patience::short()?;
     let pretend = format!("{PARAMETERS}/pretend");
