@@ -82,7 +82,7 @@ def _bill(only: str | None) -> list[tuple[kernel.Line, str]]:
         return [(line, line.machines(True)[0])]
     lines = kernel.lines()
     private = [(line, "private") for line in lines if "private" in line.runs][:1]
-    coherent = [(line, "coherent") for line in lines if line.runs == ("coherent",)][-1:]
+    coherent = [(line, "coherent") for line in lines if "coherent" in line.runs and "private" not in line.runs][-1:]
     return private + coherent
 
 
