@@ -355,7 +355,8 @@ int hmm_core_victim(const struct hmm_core *core,
  * @out: the window; it contains @page
  *
  * Starts small, doubles while faults continue a window in either direction,
- * halves when they are scattered, and when hmm_core_window_waste() says so.
+ * halves when they are scattered. When scattered faults have brought half of a 2 MiB block
+ * home, the rest of it comes along with the next.
  *
  * Context: Any.
  */
@@ -366,20 +367,6 @@ void hmm_core_window(const struct hmm_core *core,
 		     u64 hi,
 		     u32 max,
 		     struct hmm_window *out);
-
-/**
- * hmm_core_window_waste() - pages of a window went back to the device unwanted.
- * @core: the region
- * @key: names the address space, as for hmm_core_window()
- * @npages: pages that a window brought to RAM and that the CPU did not use there
- *
- * When more than half of what came back lately was in vain, windows of this address
- * space get half as large, down to 4 pages. They grow again when, over a
- * while, less than an eighth is.
- *
- * Context: Any.
- */
-void hmm_core_window_waste(const struct hmm_core *core, u64 key, u64 npages);
 
 /* What both sides rely on, as the core was compiled. */
 static_assert(sizeof(struct hmm_segment) == 32, "hmm_segment: size");

@@ -205,7 +205,13 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 	return ret;
 }
 
-/* The window of a CPU fault: how much around it comes home with it. */
+/*
+ * The window of a CPU fault: how much around it comes home with it.
+ *
+ * Whether the neighbours were of use is not known afterwards. Only the accessed bit of their
+ * entries tells; migrate_vma_setup() has replaced the entries when it returns, and nothing that
+ * a module may call reads the bit before.
+ */
 static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 			struct migrate_vma *args)
 {

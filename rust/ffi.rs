@@ -471,7 +471,8 @@ pub unsafe extern "C" fn hmm_core_victim(
 /// @out: the window; it contains @page
 ///
 /// Starts small, doubles while faults continue a window in either direction,
-/// halves when they are scattered, and when hmm_core_window_waste() says so.
+/// halves when they are scattered. When scattered faults have brought half of a 2 MiB block
+/// home, the rest of it comes along with the next.
 ///
 /// Context: Any.
 ///
@@ -499,25 +500,4 @@ pub unsafe extern "C" fn hmm_core_window(
             npages: 1,
         },
     };
-}
-
-/// hmm_core_window_waste() - pages of a window went back to the device unwanted.
-/// @core: the region
-/// @key: names the address space, as for hmm_core_window()
-/// @npages: pages that a window brought to RAM and that the CPU did not use there
-///
-/// When more than half of what came back lately was in vain, windows of this address
-/// space get half as large, down to 4 pages. They grow again when, over a
-/// while, less than an eighth is.
-///
-/// Context: Any.
-///
-/// # Safety
-/// `core` is null or a living region.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hmm_core_window_waste(core: *const Core, key: u64, npages: u64) {
-    // SAFETY: C's living region.
-    if let Some(region) = unsafe { region(core) } {
-        region.window_waste(key, npages);
-    }
 }

@@ -374,11 +374,6 @@ impl<'a> Region<'a> {
         window::fault(self.core.streams, key, page, lo, hi, max)
     }
 
-    /// [`window::waste`].
-    pub fn window_waste(&self, key: u64, npages: u64) {
-        window::waste(self.core.streams, key, npages);
-    }
-
     /// Bytes of the memory that grow with the region, without the slots.
     pub fn metadata(npages: u64) -> usize {
         let layout = Layout::of(npages, 1);

@@ -6,20 +6,23 @@
 //! as large as the stream whose place it takes. Windows of full size end on
 //! 2 MiB boundaries, so that they can come back as whole folios.
 //!
-//! What came back in vain and went to the device again (thrashing) sets a limit
-//! to the windows of an address space, with hysteresis: it falls when more than
-//! half of the pages of a while were wasted, rises when less than an eighth were,
-//! and stays between.
+//! A block that scattered faults have brought home by half is wanted as a whole:
+//! the rest of it comes along with the next one.
 //!
-//! Streams and limits live in a small table of lent memory, one 64-bit word each.
-//! It forgets: a lost or overwritten word costs a worse window, nothing else.
+//! Streams and the counts of blocks live in a small table of lent memory, one 64-bit
+//! word each. It forgets, and is not told when pages go to the device again: a word
+//! that is lost, overwritten or out of date costs a worse window, nothing else.
 #![forbid(unsafe_code)]
 
 use crate::atomic::{AtomicU64, Ordering::Relaxed};
-use crate::types::{Window, to_u64, to_usize};
+use crate::types::{BLOCK_PAGES, Window, to_u64, to_usize};
 
 /// Streams that share a hash bucket: one cache line.
 pub const WAYS: usize = 8;
+/// Blocks whose count is known, in another bucket for each bucket of streams.
+const BLOCKS: usize = 4;
+/// With so much of a block at home the rest comes along.
+const DENSE: u64 = BLOCK_PAGES / 2;
 /// Pages that the first fault of a stream brings back.
 const START: u32 = 4;
 /// Never smaller than this when faults are scattered.
@@ -107,81 +110,6 @@ impl Stream {
     }
 }
 
-/// What an address space made of its windows lately, packed into a word: 20 bits
-/// of pages brought back, 20 of pages wasted, 4 of the largest window it may
-/// have (as a power of two), 1 that is set, 13 of the address space. One word for
-/// each bucket; another address space in the same bucket starts anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Yield {
-    brought: u64,
-    wasted: u64,
-    limit: u32,
-}
-
-const COUNT_BITS: u32 = 20;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// Windows of the largest size that are a while.
-const WHILE: u32 = 3;
-
-impl Yield {
-    fn load(word: &AtomicU64, tag: u64) -> Yield {
-        let raw = word.load(Relaxed);
-        if raw >> 45 & 1 == 0 || raw >> 51 != tag {
-            return Yield {
-                brought: 0,
-                wasted: 0,
-                limit: MOST,
-            };
-        }
-        let limit = crate::types::to_u32(raw >> (2 * COUNT_BITS) & 15);
-        Yield {
-            brought: raw & COUNT_MASK,
-            wasted: raw >> COUNT_BITS & COUNT_MASK,
-            limit: if limit > MOST { MOST } else { limit },
-        }
-    }
-
-    fn store(self, word: &AtomicU64, tag: u64) {
-        let cut = |n| if n > COUNT_MASK { COUNT_MASK } else { n };
-        let raw = cut(self.brought)
-            | cut(self.wasted) << COUNT_BITS
-            | u64::from(self.limit) << (2 * COUNT_BITS)
-            | 1 << 45
-            | tag << 51;
-        word.store(raw, Relaxed);
-    }
-
-    /// One more window came back. At the end of a while with little waste the
-    /// limit rises.
-    fn brought(mut self, npages: u64) -> Yield {
-        self.brought += npages;
-        if self.brought >> (self.limit + WHILE) == 0 {
-            return self;
-        }
-        if self.wasted < self.brought / 8 && self.limit < MOST {
-            self.limit += 1;
-        }
-        // Half of the past counts on.
-        self.brought /= 2;
-        self.wasted /= 2;
-        self
-    }
-
-    /// Some of them in vain. When it is a whole window and more than half of all,
-    /// the limit falls at once, and what was wasted is paid for.
-    fn wasted(mut self, npages: u64) -> Yield {
-        self.wasted = self.wasted.saturating_add(npages);
-        // Bounded: seven limits between the largest and the least.
-        while self.limit > LEAST && self.wasted > self.brought / 2 && self.wasted >> self.limit != 0
-        {
-            self.wasted -= 1 << self.limit;
-            self.brought = self.brought.saturating_sub(1 << self.limit);
-            self.limit -= 1;
-        }
-        self
-    }
-}
-
 /// How many hash buckets a region of `npages` gets: at most a tenth of a bit
 /// per frame, at least one, at most 64, a power of two.
 pub const fn buckets(npages: u64) -> usize {
@@ -200,23 +128,50 @@ fn mix(key: u64) -> u64 {
     (key ^ (key >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Where in the table an address space belongs: its tag, its streams, its yield.
-fn place(table: &[AtomicU64], key: u64) -> Option<(u64, &[AtomicU64], &AtomicU64)> {
+/// Where in the table the streams of an address space are, and their tag.
+fn place(table: &[AtomicU64], key: u64) -> Option<(u64, &[AtomicU64])> {
     let hash = mix(key);
     // Buckets are a power of two; 13 bits of hash are the tag, the next the bucket.
     let tag = hash >> (64 - 13);
-    let nsets = table.len() / (WAYS + 1);
+    let nsets = table.len() / (WAYS + BLOCKS);
     let set = to_usize(hash >> 32) & nsets.checked_sub(1)?;
-    let ways = table.get(set * WAYS..(set + 1) * WAYS)?;
-    Some((tag, ways, table.get(nsets * WAYS + set)?))
+    Some((tag, table.get(set * WAYS..(set + 1) * WAYS)?))
 }
 
-/// `npages` that windows of the address space `key` brought back went to the
-/// device again without having been wanted.
-pub fn waste(table: &[AtomicU64], key: u64, npages: u64) {
-    if let Some((tag, _, word)) = place(table, key) {
-        Yield::load(word, tag).wasted(npages).store(word, tag);
+const COUNT_MASK: u64 = 1023;
+
+/// How many pages of the block of `page` windows have brought home, and where that is kept: a
+/// word of 10 bits of count and 54 bits of hash, never 0 when in use. A block that
+/// is not known takes the place that its hash picks.
+fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64)> {
+    let hash = mix(mix(key) ^ (page / BLOCK_PAGES));
+    let nsets = table.len() / (WAYS + BLOCKS);
+    let set = nsets * WAYS + (to_usize(hash >> 12) & nsets.checked_sub(1)?) * BLOCKS;
+    let words = table.get(set..set + BLOCKS)?;
+    let name = hash | COUNT_MASK;
+    // Bounded: BLOCKS words.
+    for word in words {
+        let raw = word.load(Relaxed);
+        if raw | COUNT_MASK == name {
+            return Some((word, raw & COUNT_MASK));
+        }
     }
+    let word = words.get(to_usize(hash >> 10) % BLOCKS)?;
+    word.store(hash & !COUNT_MASK, Relaxed);
+    Some((word, 0))
+}
+
+/// Is so much of the block of `page` at home already that the rest is wanted, too? If not, a window
+/// of `order` comes now, and is counted.
+fn dense(table: &[AtomicU64], key: u64, page: u64, order: u32) -> bool {
+    let Some((word, count)) = count_of(table, key, page) else {
+        return false;
+    };
+    let dense = count >= DENSE;
+    // What comes home as a whole begins anew.
+    let count = if dense { 0 } else { count + (1 << order) };
+    word.store(word.load(Relaxed) & !COUNT_MASK | count, Relaxed);
+    dense
 }
 
 /// The window of a fault at `page` in the address space `key`, inside
@@ -235,14 +190,9 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
     } else {
         31 - max.leading_zeros()
     };
-    let Some((tag, ways, word)) = place(table, key) else {
+    let Some((tag, ways)) = place(table, key) else {
         return alone;
     };
-    let mut past = Yield::load(word, tag);
-    if past.limit > most {
-        past.limit = most;
-    }
-    let most = past.limit;
 
     let mut found = None;
     let mut oldest = None;
@@ -275,7 +225,9 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
                 (None, None) => return alone,
             };
             let order = if order < LEAST { LEAST } else { order };
-            (way, if order > START { START } else { order }, Way::Unknown)
+            let order = if order > START { START } else { order };
+            let whole = dense(table, key, page, order);
+            (way, if whole { MOST } else { order }, Way::Unknown)
         }
     };
     let order = if order > most { most } else { order };
@@ -304,7 +256,6 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
         .pack(tag),
         Relaxed,
     );
-    past.brought(end - first).store(word, tag);
     Window {
         first,
         npages: end - first,
@@ -320,7 +271,7 @@ pub fn format(table: &[AtomicU64]) {
 
 /// Words that the table of a region of `npages` takes.
 pub const fn table_words(npages: u64) -> usize {
-    to_usize(to_u64(buckets(npages)) * to_u64(WAYS + 1))
+    to_usize(to_u64(buckets(npages)) * to_u64(WAYS + BLOCKS))
 }
 
 #[cfg(test)]
@@ -342,36 +293,6 @@ mod tests {
             }
         }
         assert_eq!(Stream::unpack(0, 0), None);
-    }
-
-    #[test]
-    fn yields_survive_packing_and_saturate() {
-        let word = AtomicU64::new(0);
-        let fresh = Yield::load(&word, 0);
-        assert_eq!((fresh.brought, fresh.wasted, fresh.limit), (0, 0, MOST));
-        for (brought, wasted, limit) in [(0, 0, LEAST), (COUNT_MASK, 1, MOST), (7, u64::MAX, 5)] {
-            for tag in [0, 1, 8191] {
-                let some = Yield {
-                    brought,
-                    wasted,
-                    limit,
-                };
-                some.store(&word, tag);
-                let cut = wasted.min(COUNT_MASK);
-                assert_eq!(
-                    Yield::load(&word, tag),
-                    Yield {
-                        wasted: cut,
-                        ..some
-                    }
-                );
-                assert_eq!(
-                    Yield::load(&word, tag ^ 1),
-                    fresh,
-                    "another address space's"
-                );
-            }
-        }
     }
 
     #[test]

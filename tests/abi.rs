@@ -70,10 +70,6 @@ enum Call {
         hi: u64,
         max: u32,
     },
-    Waste {
-        key: u64,
-        npages: u64,
-    },
     Touch {
         index: u64,
         npages: u64,
@@ -129,7 +125,6 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (number(), number()).prop_map(|(from, max)| Call::Span { from, max }),
         2 => (number(), number(), number(), number(), any::<u32>())
             .prop_map(|(key, page, lo, hi, max)| Call::Window { key, page, lo, hi, max }),
-        1 => (number(), number()).prop_map(|(key, npages)| Call::Waste { key, npages }),
         1 => (number(), number()).prop_map(|(index, npages)| Call::Touch { index, npages }),
         1 => number().prop_map(|max| Call::Victim { max }),
     ]
@@ -196,10 +191,6 @@ fn garbage(core: *const hmm_devmem::region::Core, call: &Call, total: u64) -> c_
                 let ret = ffi::hmm_core_next_span(core, *from, *max, &mut first, &mut npages);
                 assert!(ret != 0 || first + npages <= total && npages >= 1 && npages <= *max);
                 ret
-            }
-            Call::Waste { key, npages } => {
-                ffi::hmm_core_window_waste(core, *key, *npages);
-                0
             }
             Call::Touch { index, npages } => {
                 ffi::hmm_core_touch(core, *index, *npages);

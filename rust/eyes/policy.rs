@@ -53,11 +53,7 @@ pub fn run(trace: &Trace, max: u32) -> Outcome {
         let (first, end) = (event.page, event.page + event.npages);
         match event.what {
             What::In => {
-                let wasted = take(&mut space.early, first, end).len() as u64;
-                if wasted != 0 {
-                    outcome.wasted += wasted;
-                    window::waste(&table, event.space, wasted);
-                }
+                outcome.wasted += take(&mut space.early, first, end).len() as u64;
                 space.resident.extend(first..end);
             }
             What::Cpu => {

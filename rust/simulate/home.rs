@@ -97,7 +97,7 @@ impl World<'_> {
         self.pages.get(&(space, page)).copied()
     }
 
-    /// Pages leave RAM: what came along in vain is waste, and the core is told.
+    /// Pages leave RAM: what came along in vain is waste.
     fn leave(&mut self, space: u64, page: u64, npages: u64, to: Option<Place>) {
         let mut wasted = 0;
         for page in page..page + npages {
@@ -108,9 +108,6 @@ impl World<'_> {
             wasted += u64::from(was == Some(Place::Ram(false)));
         }
         self.home.wasted += wasted;
-        if wasted != 0 && self.rule == Rule::Window {
-            self.region.window_waste(space, wasted);
-        }
     }
 
     /// What comes along with a fault at `page`.
