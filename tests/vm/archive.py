@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cache
-from progress import Failure, Step
+from progress import Failure, Step, say
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 FRESH_SECONDS = 6 * 3600
@@ -106,7 +106,7 @@ class Archive:
         except Failure as failure:
             if age is None:
                 raise
-            print(f"  (the lists could not be refreshed, using those of {age / 3600:.0f} hours ago; {failure.what})")
+            say(f"  (the lists could not be refreshed, using those of {age / 3600:.0f} hours ago; {failure.what})")
 
     def _ask(self, *words: str) -> str:
         return subprocess.run(["apt-cache", "-c", str(self.config), *words], capture_output=True, text=True,

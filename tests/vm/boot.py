@@ -7,6 +7,8 @@ only when HMM_ACCEL=kvm asks for it: a /dev/kvm that exists may hang.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import selectors
@@ -21,9 +23,10 @@ import cache
 import initramfs
 import outside
 from kernel import Kernel, Machine
-from progress import Failure
+from progress import Failure, say
 
 BOOT_SECONDS = 120
+ACCELERATOR = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
 
 
 @dataclass
@@ -58,7 +61,6 @@ class Report:
 
 
 def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool, more: list[str]) -> list[str]:
-    accelerator = os.environ.get("HMM_ACCEL", "tcg,thread=multi")
     append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel",
               *machine.append, *kernel.line.append]
     words = ["qemu-system-x86_64", "-machine", "pc", "-m", str(machine.memory)]
@@ -67,7 +69,7 @@ def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, count
         words += ["-smp", "1", "-cpu", "max,-erms,-fsrm", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
         append.append("tsc=reliable")
     else:
-        words += ["-smp", "2", "-cpu", "max", "-accel", accelerator]
+        words += ["-smp", "2", "-cpu", "max", "-accel", ACCELERATOR]
     return [*words, "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-nic", "none",
             "-serial", f"file:{console}", "-serial", "stdio", *more,
             "-kernel", str(kernel.image), "-initrd", str(image), "-append", " ".join(append)]
@@ -82,7 +84,7 @@ def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job]
     """
     report = _boot(kernel, machine, tree, jobs, counting, on_line)
     if report.trouble and not report.boot_seconds:
-        print(f"  (booting once more: {report.trouble})")
+        say(f"  (booting once more: {report.trouble})")
         report.console.rename(report.console.with_name("console-first.log"))
         report = _boot(kernel, machine, tree, jobs, counting, on_line)
     return report
@@ -212,6 +214,26 @@ def must_exist() -> None:
     """QEMU, before much else is done."""
     if subprocess.run(["sh", "-c", "command -v qemu-system-x86_64"], capture_output=True, check=False).returncode:
         raise Failure("there is no QEMU", hint="apt-get install --no-install-recommends qemu-system-x86")
+
+
+@functools.cache
+def without_ibt() -> str:
+    """Why the machines' processor cannot track indirect branches, as QEMU itself has it; empty if it can."""
+    words = ["qemu-system-x86_64", "-machine", "pc", "-accel", ACCELERATOR, "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"]
+    ask = [{"execute": "qmp_capabilities"}, {"execute": "quit"}]
+    ask.insert(1, {"execute": "query-cpu-model-expansion", "arguments": {"type": "full", "model": {"name": "max"}}})
+    told = subprocess.run(words, input="\n".join(map(json.dumps, ask)), capture_output=True, text=True, check=False, timeout=60)
+    answers = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
+    models = [answer["return"]["model"]["props"] for answer in answers if "model" in answer.get("return", {})]
+    if not models or not models[0].get("smep"):
+        raise Failure(f"QEMU does not say what its processor can: {told.stdout[:200]} {told.stderr[:200]}")
+    # Newer QEMU knows the flag, and may still not emulate it.
+    named = {name: models[0][name] for name in ("ibt", "cet-ibt") if name in models[0]}
+    if any(named.values()):
+        return ""
+    version = answers[0]["QMP"]["version"]["qemu"]
+    return (f"QEMU {version['major']}.{version['minor']} has no CET: of the {len(models[0])} properties of its processor 'max' "
+            + ("none is called ibt" if not named else f"{', '.join(named)} is off"))
 
 
 def console_tail(report: Report, lines: int = 40) -> list[str]:

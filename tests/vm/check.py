@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import unittest
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import boot
@@ -24,6 +27,7 @@ import klog
 import ktap
 import loops
 import loading
+import matrix
 import objects
 import probes
 import rules
@@ -41,51 +45,105 @@ CAPS = "/sys/module/hmm_devmem/parameters/caps"
 
 
 def everything(only: list[str], every: bool = False) -> int:
-    """Run all stages. Broken machinery is a failure that ends the run with its explanation, never a silent skip.
+    """Run all stages. Broken machinery is a failure with its explanation, never a silent skip.
 
     With `every`, in every machine of the list and not only in those of `make test`.
     """
     results = Results()
     lines = [line for line in kernel.lines() if line.machines(every) and (not only or line.name in only)]
-    try:
-        boot.must_exist()
-        sanitizer.begin(lines)
-        before = leftovers()
-        harness(results)
-        house(results)
-        generated(results)
-        core(results)
-        install.everything(results)
-        doctor.tests(results)
-        host(results)
-        fuzz(results)
-        user_programs()
-        # The sanitizer kernels take as long as all others together, and one machine does not fill two processors.
-        slow = Results(quiet=True)
-        beside = threading.Thread(target=kernels, args=(slow, [line for line in lines if line.config], every))
-        beside.start()
-        loading.tests(results)
-        kernels(results, [line for line in lines if not line.config], every)
-        beside.join()
-        results.merge(slow)
-        after = leftovers() - before
-        results.add("harness", "the run leaves no mount, and no file outside target/", not after, sorted(after))
-    except Failure as failure:
-        failure.show(sys.stdout)
-        results.add("machinery", failure.what, False)
+    before = leftovers()
+    harness(results)
+    house(results)
+    if guarded(results, lambda: prepare(lines)):
+        stages = (generated, core, install.everything, doctor.tests, host, fuzz, loading.tests)
+        lanes([Task(lambda: [guarded(results, functools.partial(stage, results)) for stage in stages]),
+               *_tasks(results, lines, lambda line: line.machines(every))])
+    after = leftovers() - before
+    results.add("harness", "the run leaves no mount, and no file outside target/", not after, sorted(after))
     return results.close()
 
 
-def kernels(results: Results, lines: list[Line], every: bool) -> None:
-    """Build for each of these kernels and boot it; one that is broken does not keep the next from its turn."""
-    for line in lines:
-        try:
-            one_kernel(results, line, line.machines(every))
-        except Failure as failure:
-            failure.show(sys.stdout)
-            results.add(f"build {line.name}", failure.what, False)
-        except Exception as problem:  # noqa: BLE001 - a thread must not take its results with it
-            results.add(f"build {line.name}", f"the harness broke: {problem!r}", False, traceback.format_exc().splitlines())
+def grid(only: list[str], build_only: bool) -> int:
+    """`make matrix`: all lines without the sanitizer kernels, or those that are named.
+
+    The exit code is 0 when every row is what the list demands: without `only`, those of all lines that were ever run, too.
+    """
+    results = Results("matrix-tests")
+    lines = [line for line in kernel.lines() if (line.name in only if only else not line.config)]
+    begin = time.monotonic()
+    if guarded(results, lambda: prepare(lines, not build_only)):
+        lanes(_tasks(results, lines, lambda line: () if build_only else line.machines(True)))
+    spent = f"{time.monotonic() - begin:.0f} s"
+    if build_only:
+        print(f"\nbuilt for {len(lines)} kernels in {spent}")
+        return results.close()
+    wrong = matrix.wrong(lines)
+    print("\n".join(["", *matrix.table(), "", f"{len(lines)} kernels in {spent}; written: target/{matrix.JSON.name}; make readme copies the table",
+                     *(f"  {text}" for text in wrong)]))
+    return results.close() or int(bool(wrong))
+
+
+def prepare(lines: list[Line], machines: bool = True) -> None:
+    """What everything else needs: QEMU, the core object and the programs for the machines; sanitizer kernels are begun."""
+    boot.must_exist()
+    sanitizer.begin(lines)
+    with Step("core object", "core") as step:
+        step.run(["make", "core"], hint="make core")
+    if machines:
+        user_programs()
+
+
+def guarded(results: Results, call: Callable[[], object], group: str = "machinery") -> bool:
+    """Whether a call came to its end. What broke is a failed test; it does not keep the next from its turn."""
+    try:
+        call()
+        return True
+    except Failure as failure:
+        failure.show(sys.stdout)
+        results.add(group, failure.what, False)
+    except Exception as problem:  # noqa: BLE001 - a thread must not take its results with it
+        results.add(group, f"the harness broke: {problem!r}", False, traceback.format_exc().splitlines())
+    return False
+
+
+@dataclass
+class Task:
+    """Something for a lane; `ready` says whether it could begin without waiting for something."""
+
+    call: Callable[[], object]
+    ready: Callable[[], bool] = lambda: True
+
+
+def lanes(tasks: list[Task], count: int = 2) -> None:
+    """Run tasks beside each other, in their order; one that is not ready lets others pass.
+
+    A virtual machine does not fill two processors, and neither does a compiler that links.
+    """
+    left = list(tasks)
+    taking = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with taking:
+                if not left:
+                    return
+                task = next((task for task in left if task.ready()), left[0])
+                left.remove(task)
+            task.call()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _tasks(results: Results, lines: list[Line], machines: Callable[[Line], tuple[str, ...]]) -> list[Task]:
+    """Each kernel of the list: build for it and boot it. The sanitizer kernels take longest."""
+    def one(line: Line) -> None:
+        guarded(results, lambda: matrix.save(line, one_kernel(results, line, machines(line))), f"build {line.name}")
+    return [Task(functools.partial(one, line), functools.partial(sanitizer.is_there, line))
+            for line in sorted(lines, key=lambda line: not line.config)]
 
 
 def leftovers() -> set[str]:
@@ -134,8 +192,6 @@ def generated(results: Results) -> None:
 
 def core(results: Results) -> None:
     """The core's object; its build rule refuses foreign relocations, symbols and panics by itself."""
-    with Step("core object", "core") as step:
-        step.run(["make", "core"], hint="make core")
     results.add("core", "builds, with its checks of relocations, symbols and panics", True)
     with Step("what the object's build must refuse", "core-refusals") as step:
         step.run(["make", "core-refusals"], hint="make core-refusals")
@@ -199,32 +255,7 @@ def user_programs() -> None:
         step.run(["make", "user"], hint="make user")
 
 
-@dataclass
-class Row:
-    """What became of one kernel in one machine: a row of the matrix."""
-
-    kernel: str
-    release: str
-    version: str
-    machine: str
-    build_seconds: float = 0.0
-    warnings: int = 0
-    objtool: int = 0
-    load: bool = False
-    offers: list[str] = field(default_factory=list)
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def good(self) -> bool:
-        """What every row has to be: built without a word, loaded, and nothing failed of what was run."""
-        return not self.warnings and not self.objtool and self.load and not self.failed and self.passed > 0
-
-
-def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[Row]:
+def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[matrix.Row]:
     """Build for one kernel and boot it in some of its machines."""
     found = kernel.fetch(line)
     modules = build.build(found)
@@ -239,18 +270,18 @@ def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[
         results.add(f"build {line.name}", "sparse finds nothing in our files", not said, said)
     rows = []
     for name in machines:
-        first = len(results.tests)
-        row = Row(line.name, found.release, found.version, name, round(modules.seconds, 1),
+        row = matrix.Row(line.name, found.release, found.version, name, round(modules.seconds, 1),
                   len(modules.complaints) - objtool, objtool)
         one_machine(results, found, kernel.machine(name), modules.modules, row)
+        group = f"{line.name} {name}"
         for verdict in ("passed", "failed", "skipped"):
-            setattr(row, verdict, sum(test.verdict == verdict for test in results.tests[first:]))
-        row.reasons = dict(Counter(test.reason for test in results.tests[first:] if test.verdict == "skipped"))
+            setattr(row, verdict, results.count(verdict, group))
+        row.reasons = dict(Counter(test.reason for test in results.tests if test.group == group and test.verdict == "skipped"))
         rows.append(row)
     return rows
 
 
-def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path], row: Row) -> None:
+def one_machine(results: Results, found: Kernel, machine: Machine, modules: list[Path], row: matrix.Row) -> None:
     """Boot once: load, every program that fits, unload, load and unload again; then read the kernel's log.
 
     On a sanitizer kernel a search for leaks follows, and at the very end the bugs on purpose that it has to find.
@@ -322,8 +353,10 @@ def _ibt(results: Results, group: str, job: boot.Job, found: Kernel) -> None:
         return
     if "ibt" in job.output:
         results.add(group, "indirect branches are tracked", len(job.output) > 1, job.output)
+    elif fact := boot.without_ibt():
+        results.skip(group, "indirect branches are tracked", fact)
     else:
-        results.skip(group, "indirect branches are tracked", "QEMU's -cpu max without KVM has no CET: no ibt in /proc/cpuinfo")
+        results.add(group, "indirect branches are tracked", False, ["QEMU's processor has ibt, and /proc/cpuinfo does not", *job.output])
 
 
 def _program(results: Results, group: str, job: boot.Job) -> None:

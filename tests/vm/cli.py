@@ -18,7 +18,6 @@ import disk
 import doctor
 import kernel
 import klog
-import matrix
 import readme
 import selftests
 import suite
@@ -70,7 +69,7 @@ def _test(arguments: argparse.Namespace) -> int:
 
 def _matrix(arguments: argparse.Namespace) -> int:
     """Build for every kernel of the list, boot each in all its machines, and judge every row."""
-    return matrix.run([kernel.line(name).name for name in arguments.kernel], arguments.build_only)
+    return check.grid([kernel.line(name).name for name in arguments.kernel], arguments.build_only)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

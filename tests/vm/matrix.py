@@ -1,62 +1,74 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`make matrix`: every kernel of the list is built for and booted in all its machines; one row for each."""
+"""The matrix: for every kernel and machine what became of it when it was last run, by whichever command did."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
-from dataclasses import asdict
+import threading
+from dataclasses import asdict, dataclass, field
 
-import boot
 import cache
-import check
 import kernel
-import sanitizer
-from progress import Failure, Step
-from results import Results
+from kernel import Line
 
 JSON = cache.TARGET / "matrix.json"
-PAGE = cache.TARGET / "matrix.md"
+_saving = threading.Lock()
 
 
-def run(only: list[str], build_only: bool) -> int:
-    """All lines without the sanitizer kernels, or those that are named; an exit code of 0 says that every row is good."""
-    boot.must_exist()
-    results = Results("matrix-tests")
-    rows: list[check.Row] = []
-    broken: list[str] = []
-    lines = [line for line in kernel.lines() if (line.name in only if only else not line.config)]
-    with Step("core object", "core") as step:
-        step.run(["make", "core"], hint="make core")
-    sanitizer.begin(lines)
-    if not build_only:
-        check.user_programs()
-    begin = time.monotonic()
-    for line in lines:
-        try:
-            rows += check.one_kernel(results, line, () if build_only else line.machines(True))
-        except Failure as failure:
-            failure.show(sys.stdout)
-            results.add(f"build {line.name}", failure.what, False)
-            broken.append(line.name)
-    if build_only:
-        print(f"\nbuilt for {len(lines) - len(broken)} of {len(lines)} kernels in {time.monotonic() - begin:.0f} s")
-        return results.close()
-    JSON.write_text(json.dumps([{**asdict(row), "good": row.good} for row in rows], indent=1) + "\n")
-    PAGE.write_text("\n".join(table(rows)) + "\n")
-    print("\n".join(["", *table(rows), "", f"written: target/{JSON.name}, target/{PAGE.name}; make readme copies the table"]))
-    for row in rows:
-        if not row.good:
-            print(f"  {row.kernel} {row.machine}: not what the matrix demands")
-    return results.close() or int(bool(broken) or not all(row.good for row in rows))
+@dataclass
+class Row:
+    """What became of one kernel in one machine."""
+
+    kernel: str
+    release: str
+    version: str
+    machine: str
+    build_seconds: float = 0.0
+    warnings: int = 0
+    objtool: int = 0
+    load: bool = False
+    offers: list[str] = field(default_factory=list)
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """What every row has to be: built without a word, loaded, and nothing failed of what was run."""
+        return not self.warnings and not self.objtool and self.load and not self.failed and self.passed > 0
 
 
-def table(rows: list[check.Row]) -> list[str]:
-    """The rows as a page of Markdown."""
-    lines = ["| kernel | as built by Debian | offers | machine | build | passed | failed | skipped | seconds |",
+def rows() -> list[Row]:
+    """What is known, in the order of the list; machines that are no longer in it are forgotten."""
+    known = json.loads(JSON.read_text()) if JSON.exists() else []
+    found = {(entry["kernel"], entry["machine"]): entry for entry in known}
+    return [Row(**{key: value for key, value in found[line.name, name].items() if key != "good"})
+            for line in kernel.lines() for name in line.machines(True) if (line.name, name) in found]
+
+
+def save(line: Line, new: list[Row]) -> None:
+    """Put the rows of a kernel in the place of those of its last run."""
+    with _saving:
+        done = {row.machine for row in new}
+        kept = [row for row in rows() if row.kernel != line.name or row.machine not in done]
+        cache.TARGET.mkdir(exist_ok=True)
+        JSON.write_text(json.dumps([{**asdict(row), "good": row.good} for row in [*kept, *new]], indent=1) + "\n")
+
+
+def wrong(lines: list[Line]) -> list[str]:
+    """Where these kernels are not what the list demands: one row for each machine, and each good."""
+    found = {(row.kernel, row.machine): row for row in rows()}
+    return [f"{line.name} {name}: " + ("was not run" if (line.name, name) not in found else "not what the matrix demands")
+            for line in lines for name in line.machines(True) if not ((line.name, name) in found and found[line.name, name].good)]
+
+
+def table() -> list[str]:
+    """The rows as lines of Markdown."""
+    lines = ["| kernel | release (version) | offers | machine | build | passed | failed | skipped | seconds |",
              "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    for row in rows:
+    for row in rows():
         words = row.warnings + row.objtool
         build = "clean" if not words else f"{row.warnings} warnings, {row.objtool} of objtool"
         lines.append(f"| {row.kernel} | {row.release} ({row.version}) | {', '.join(row.offers) or '–'} | {row.machine} | {build} | "

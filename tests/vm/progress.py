@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,8 +16,27 @@ from typing import TextIO
 import cache
 
 TAIL = 30
-# Every step that ended, and how many seconds it took.
-DONE: list[tuple[str, float]] = []
+BEGIN = time.monotonic()
+# Every step that ended: its title, after how many seconds of the run it began, and how many it took.
+DONE: list[tuple[str, float, float]] = []
+# Steps go on beside each other; on a terminal the last line shows all of them.
+_running: list[Step] = []
+_speaking = threading.RLock()
+
+
+def say(text: str, out: TextIO | None = None) -> None:
+    """Print lines as a whole; any thread may."""
+    with _speaking:
+        if sys.stdout.isatty():
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()
+        print(text, file=out or sys.stdout, flush=True)
+
+
+def table() -> str:
+    """Where the time went: the steps of at least five seconds, in the order in which they began."""
+    rows = [f"{begin:7.0f} {seconds:8.0f}  {title}" for title, begin, seconds in sorted(DONE, key=lambda step: step[1]) if seconds >= 5]
+    return "\n".join(["  after  seconds  step", *rows])
 
 
 class Failure(Exception):
@@ -30,17 +50,16 @@ class Failure(Exception):
 
     def show(self, out: TextIO = sys.stderr) -> None:
         """Print it, with the last lines of the log."""
+        lines: list[str] = []
         if self.log and self.log.exists():
-            lines = self.log.read_text(errors="replace").splitlines()
-            print(f"\n--- last lines of {short(self.log)}", file=out)
-            for line in lines[-TAIL:]:
-                print(f"  | {line}", file=out)
-        print(f"\nfailed: {self.what}", file=out)
+            tail = self.log.read_text(errors="replace").splitlines()[-TAIL:]
+            lines += ["", f"--- last lines of {short(self.log)}", *(f"  | {line}" for line in tail)]
+        lines += ["", f"failed: {self.what}"]
         if self.log:
-            print(f"log:    {short(self.log)}", file=out)
+            lines.append(f"log:    {short(self.log)}")
         if self.hint:
-            print(f"next:   {self.hint}", file=out)
-        out.flush()
+            lines.append(f"next:   {self.hint}")
+        say("\n".join(lines), out)
 
 
 def short(path: Path) -> str:
@@ -61,39 +80,26 @@ class Step:
             self.log = cache.LOGS / f"{log}.log"
             self.log.write_text("")
         self._start = 0.0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Step:
         self._start = time.monotonic()
-        # What goes on beside the main thread says only that it ended.
-        if sys.stdout.isatty() and threading.current_thread() is threading.main_thread():
-            self._thread = threading.Thread(target=self._spin, daemon=True)
-            self._thread.start()
+        with _speaking:
+            _running.append(self)
+            if sys.stdout.isatty() and len(_running) == 1:
+                threading.Thread(target=_show, daemon=True).start()
         return self
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if self._thread:
-            self._stop.set()
-            self._thread.join()
-        if sys.stdout.isatty():
-            sys.stdout.write("\r\x1b[K")
+        with _speaking:
+            _running.remove(self)
         mark = "FAILED" if kind else "ok"
-        DONE.append((self.title, round(self.elapsed(), 1)))
+        DONE.append((self.title, round(self._start - BEGIN, 1), round(self.elapsed(), 1)))
         note = f"  {self.note}" if self.note else ""
-        print(f"  {self.title:<44} {self.elapsed():7.1f} s  {mark}{note}", flush=True)
+        say(f"  {self.title:<44} {self.elapsed():7.1f} s  {mark}{note}")
 
     def elapsed(self) -> float:
         """Seconds since the step began."""
         return time.monotonic() - self._start
-
-    def _spin(self) -> None:
-        wheel = "|/-\\"
-        turn = 0
-        while not self._stop.wait(0.2):
-            turn += 1
-            sys.stdout.write(f"\r\x1b[K{wheel[turn % 4]} {self.title:<44} {self.elapsed():7.1f} s  {self.note}")
-            sys.stdout.flush()
 
     def run(self, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None,
             hint: str | None = None, shown: Sequence[str] | None = None) -> None:
@@ -106,3 +112,17 @@ class Step:
                                   stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise Failure(f"{self.title} (exit {done.returncode})", self.log, hint)
+
+
+def _show() -> None:
+    """Keep the last line of the terminal up to date, as long as there is a step."""
+    turn = 0
+    while True:
+        with _speaking:
+            if not _running:
+                return
+            turn += 1
+            text = " · ".join(f"{step.title} {step.elapsed():.0f} s{', ' if step.note else ''}{step.note}" for step in _running)
+            sys.stdout.write("\r\x1b[K" + f"{'|/-'[turn % 3]} {text}"[:shutil.get_terminal_size().columns - 1])
+            sys.stdout.flush()
+        time.sleep(0.2)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import cache
 import kernel
+import matrix
 
 README = cache.TREE / "README.md"
 _DRIVER = cache.TREE / "c" / "examples" / "minimal.c"
@@ -39,7 +40,7 @@ def _kernels() -> str:
 
 def _results() -> dict[str, str]:
     parts = {}
-    demo, bench, matrix = cache.TARGET / "demo" / "demo.txt", cache.TARGET / "bench-vm.md", cache.TARGET / "matrix.md"
+    demo, bench = cache.TARGET / "demo" / "demo.txt", cache.TARGET / "bench-vm.md"
     if demo.exists():
         parts["demo"] = _code(demo.read_text())
     if bench.exists():
@@ -47,8 +48,8 @@ def _results() -> dict[str, str]:
     core = cache.TARGET / "bench.md"
     if core.exists():
         parts["core"] = core.read_text().strip()
-    if matrix.exists():
-        parts["matrix"] = matrix.read_text().strip()
+    if matrix.JSON.exists():
+        parts["matrix"] = "\n".join(matrix.table())
     return parts
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,15 +25,20 @@ class Test:
     notes: list[str] = field(default_factory=list)
 
 
-class Results:
-    """The results so far."""
+def _processor() -> float:
+    """Seconds of processor time that the programs took that were started, as far as they have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
-    def __init__(self, name: str = "test", quiet: bool = False) -> None:
-        """`quiet`: nothing is printed, for a run beside another one that takes over the results by merge()."""
+
+class Results:
+    """The results so far; any thread may add to them."""
+
+    def __init__(self, name: str = "test") -> None:
         self.name = name
-        self.quiet = quiet
         self.tests: list[Test] = []
         self._begin = time.monotonic()
+        self._adding = threading.Lock()
 
     def add(self, group: str, name: str, passed: bool, notes: list[str] | None = None) -> None:
         """A test that was run."""
@@ -41,32 +48,26 @@ class Results:
         """A test that was not run."""
         self._add(Test(group, name, "skipped", reason or "no reason given"))
 
-    def merge(self, other: Results) -> None:
-        """What another run came to, as if it had come to that here and now."""
-        for test in other.tests:
-            self._add(test)
-
     def _add(self, test: Test) -> None:
-        self.tests.append(test)
-        if self.quiet:
-            return
         word = "not ok" if test.verdict == "failed" else "ok"
         skip = f" # SKIP {test.reason}" if test.verdict == "skipped" else ""
-        print(f"{word} {len(self.tests)} - {test.group}: {test.name}{skip}", flush=True)
-        if test.verdict == "failed":
-            for note in test.notes[-30:]:
-                print(f"  | {note}", flush=True)
+        notes = [f"  | {note}" for note in test.notes[-30:]] if test.verdict == "failed" else []
+        # Lanes (check.py) share these results.
+        with self._adding:
+            self.tests.append(test)
+            progress.say("\n".join([f"{word} {len(self.tests)} - {test.group}: {test.name}{skip}", *notes]))
 
-    def count(self, verdict: str) -> int:
-        """How many have a verdict."""
-        return sum(test.verdict == verdict for test in self.tests)
+    def count(self, verdict: str, group: str | None = None) -> int:
+        """How many have a verdict, of one group or of all."""
+        return sum(test.verdict == verdict and group in (None, test.group) for test in self.tests)
 
     def write(self, path: Path) -> None:
         """The machine-readable form."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"passed": self.count("passed"), "failed": self.count("failed"),
                                     "skipped": self.count("skipped"), "seconds": round(time.monotonic() - self._begin, 1),
-                                    "steps": progress.DONE, "tests": [asdict(test) for test in self.tests]}, indent=1) + "\n")
+                                    "steps": [dict(zip(("step", "after", "seconds"), step, strict=True)) for step in progress.DONE],
+                                    "tests": [asdict(test) for test in self.tests]}, indent=1) + "\n")
 
     def close(self) -> int:
         """Print what failed and the closing line; the exit code."""
@@ -76,6 +77,7 @@ class Results:
             print("\nfailed:")
             for test in failed:
                 print(f"  {test.group}: {test.name}")
-        print(f"\nfinished in {time.monotonic() - self._begin:.0f} s; results: target/{self.name}.json")
+        print(f"\n{progress.table()}\n\nfinished in {time.monotonic() - self._begin:.0f} s, {_processor():.0f} s of processor time; "
+              f"results: target/{self.name}.json")
         print(f"{self.count('passed')} passed, {self.count('failed')} failed, {self.count('skipped')} skipped", flush=True)
         return 1 if failed or not self.count("passed") else 0

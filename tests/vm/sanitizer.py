@@ -144,6 +144,9 @@ def judge(results: Results, group: str, job: Job, log: list[str]) -> None:
                     any(PLANTED[name].search(line) for line in said), said or ["the kernel said nothing"])
 
 
+_tried: set[str] = set()
+
+
 def begin(lines: list[Line]) -> None:
     """Build the sanitizer kernels of these lines beside everything else; fetch() waits for them."""
     missing_ones = [line for line in lines if line.config]
@@ -155,4 +158,11 @@ def _try(line: Line) -> None:
     try:
         fetch(line)
     except Failure:
-        pass  # the main thread meets it again, and tells
+        pass  # whoever runs the line meets it again, and tells
+    finally:
+        _tried.add(line.name)
+
+
+def is_there(line: Line) -> bool:
+    """Whether nobody has to wait for its kernel: it needs no building, or begin() is done with it."""
+    return not line.config or line.name in _tried

@@ -2,20 +2,25 @@
 """Tests of the parts of this harness that judge: a judge that is wrong passes everything."""
 
 import contextlib
+import dataclasses
 import io
 import shutil
 import subprocess
 import tempfile
+import threading
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import boot
 import build
 import cache
+import check
 import demo
 import kernel
 import klog
 import ktap
+import matrix
 import outside
 import rules
 import sanitizer
@@ -127,6 +132,47 @@ class List(unittest.TestCase):
     def test_names_are_unique(self) -> None:
         names = [line.name for line in kernel.lines()]
         self.assertEqual(len(names), len(set(names)))
+
+
+class Matrix(unittest.TestCase):
+    def test_a_line_that_is_run_again_replaces_its_own_rows_only(self) -> None:
+        def row(name: str, machine: str, passed: int) -> matrix.Row:
+            return matrix.Row(name, "r", "v", machine, load=True, passed=passed)
+        with tempfile.TemporaryDirectory() as name, unittest.mock.patch.object(matrix, "JSON", Path(name, "matrix.json")):
+            old, new = kernel.line("6.1"), kernel.line("7.3")
+            self.assertEqual(matrix.rows(), [])
+            matrix.save(old, [row("6.1", "coherent", 1), row("6.1", "gone", 1)])
+            matrix.save(new, [row("7.3", machine, 2) for machine in new.machines(True)])
+            matrix.save(old, [row("6.1", "coherent", 3)])
+            self.assertEqual([(found.kernel, found.machine, found.passed) for found in matrix.rows()],
+                             [*(("7.3", machine, 2) for machine in new.machines(True)), ("6.1", "coherent", 3)])
+            self.assertEqual(matrix.wrong([new]), [])
+            self.assertEqual(matrix.wrong([old]), [f"6.1 {machine}: was not run" for machine in old.machines(True)[1:]])
+            for bad in ({"warnings": 1}, {"objtool": 1}, {"load": False}, {"failed": 1}, {"passed": 0}):
+                matrix.save(old, [dataclasses.replace(row("6.1", "coherent", 3), **bad)])
+                self.assertIn("6.1 coherent: not what the matrix demands", matrix.wrong([old]))
+            self.assertEqual(len(matrix.table()), 2 + len(matrix.rows()))
+
+
+class Lanes(unittest.TestCase):
+    def test_who_is_not_ready_lets_others_pass_and_still_has_a_turn(self) -> None:
+        order: list[str] = []
+        late = check.Task(lambda: order.append("late"), lambda: "second" in order)
+        check.lanes([late, check.Task(lambda: order.append("first")), check.Task(lambda: order.append("second")),
+                     check.Task(lambda: order.append("last")), check.Task(lambda: order.append("never ready"), lambda: False)], 1)
+        self.assertEqual(order, ["first", "second", "late", "last", "never ready"])
+
+    def test_two_go_on_at_once_and_what_breaks_stops_nobody(self) -> None:
+        meet = threading.Barrier(2, timeout=60)
+        results = Results()
+
+        def broken() -> None:
+            meet.wait()
+            raise ValueError("on purpose")
+        with contextlib.redirect_stdout(io.StringIO()):
+            check.lanes([check.Task(lambda: check.guarded(results, broken)), check.Task(meet.wait),
+                         check.Task(lambda: results.add("g", "after it", True))])
+        self.assertEqual(sorted(test.verdict for test in results.tests), ["failed", "passed"])
 
 
 class Rules(unittest.TestCase):

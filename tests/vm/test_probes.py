@@ -63,7 +63,12 @@ class Table(unittest.TestCase):
                   if line.split() and not line.startswith("#")}
         self.assertEqual({name.upper().replace("-", "_") for name in names}, set(rows))
         for line in kernel.lines():
-            self.assertIn(line.name if line.config else line.series, columns)
+            self.assertTrue(not line.config or line.name in columns)
+
+    def test_a_new_series_has_the_answers_of_the_one_before_it(self) -> None:
+        columns, _ = probes.table()
+        for series, column in (("7.3", "7.3"), ("7.4", "7.3"), ("7.10", "7.3"), ("6.6", "6.1"), ("6.2", "6.1"), ("5.4", "5.10")):
+            self.assertEqual(probes.nearest(series, columns), column)
 
     def test_a_wrong_answer_is_seen(self) -> None:
         with tempfile.TemporaryDirectory() as name:
