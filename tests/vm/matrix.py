@@ -48,11 +48,10 @@ def rows() -> list[Row]:
             for line in kernel.lines() for name in line.machines(True) if (line.name, name) in found]
 
 
-def save(line: Line, new: list[Row]) -> None:
-    """Put the rows of a kernel in the place of those of its last run."""
+def replace(line: Line, machines: tuple[str, ...], new: list[Row]) -> None:
+    """Put rows of a kernel in the place of those that it has for these machines; without rows, forget those."""
     with _saving:
-        done = {row.machine for row in new}
-        kept = [row for row in rows() if row.kernel != line.name or row.machine not in done]
+        kept = [row for row in rows() if row.kernel != line.name or row.machine not in machines]
         cache.TARGET.mkdir(exist_ok=True)
         JSON.write_text(json.dumps([{**asdict(row), "good": row.good} for row in [*kept, *new]], indent=1) + "\n")
 

@@ -141,16 +141,18 @@ class Matrix(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name, unittest.mock.patch.object(matrix, "JSON", Path(name, "matrix.json")):
             old, new = kernel.line("6.1"), kernel.line("7.3")
             self.assertEqual(matrix.rows(), [])
-            matrix.save(old, [row("6.1", "coherent", 1), row("6.1", "gone", 1)])
-            matrix.save(new, [row("7.3", machine, 2) for machine in new.machines(True)])
-            matrix.save(old, [row("6.1", "coherent", 3)])
+            matrix.replace(old, ("coherent", "gone"), [row("6.1", "coherent", 1), row("6.1", "gone", 1)])
+            matrix.replace(new, new.machines(True), [row("7.3", machine, 2) for machine in new.machines(True)])
+            matrix.replace(old, ("coherent",), [row("6.1", "coherent", 3)])
             self.assertEqual([(found.kernel, found.machine, found.passed) for found in matrix.rows()],
                              [*(("7.3", machine, 2) for machine in new.machines(True)), ("6.1", "coherent", 3)])
             self.assertEqual(matrix.wrong([new]), [])
             self.assertEqual(matrix.wrong([old]), [f"6.1 {machine}: was not run" for machine in old.machines(True)[1:]])
             for bad in ({"warnings": 1}, {"objtool": 1}, {"load": False}, {"failed": 1}, {"passed": 0}):
-                matrix.save(old, [dataclasses.replace(row("6.1", "coherent", 3), **bad)])
+                matrix.replace(old, ("coherent",), [dataclasses.replace(row("6.1", "coherent", 3), **bad)])
                 self.assertIn("6.1 coherent: not what the matrix demands", matrix.wrong([old]))
+            matrix.replace(new, new.machines(True)[:1], [])
+            self.assertEqual(matrix.wrong([new]), [f"7.3 {new.machines(True)[0]}: was not run"])
             self.assertEqual(len(matrix.table()), 2 + len(matrix.rows()))
 
 
