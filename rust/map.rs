@@ -155,6 +155,17 @@ impl Slot {
     }
 }
 
+/// Where a walk from the root ended.
+#[derive(Clone, Copy)]
+struct Part {
+    slot: Slot,
+    level: u32,
+    /// The word of the memory that `slot` is in.
+    place: u64,
+    /// The one with the directory that this is in; 0 when it is the root.
+    above: u64,
+}
+
 /// A change in a sparse part: from page `key` of the part on, the value.
 #[inline(always)]
 const fn change(key: u64, value: u64) -> u64 {
@@ -235,31 +246,47 @@ impl<'a> Map<'a> {
         )
     }
 
+    /// The smallest part that page `page` is in, which is no directory; `None`: beyond
+    /// the root, where nothing is.
+    #[inline(always)]
+    fn part(&self, page: u64) -> Option<Part> {
+        let (mut slot, mut level) = self.root();
+        if page >= span(level) {
+            return None;
+        }
+        let (mut place, mut above) = (to_u64(AT_ROOT), 0);
+        // Bounded: five levels.
+        while slot.form() == Form::Directory && level > 0 {
+            let at = page & (span(level) - 1);
+            level -= 1;
+            above = place;
+            place = slot.unit() * UNIT + (at >> (9 * (level + 1)));
+            slot = Slot(self.nodes.word(place));
+        }
+        Some(Part {
+            slot,
+            level,
+            place,
+            above,
+        })
+    }
+
     /// The value of page `page`.
     #[inline]
     pub fn get(&self, page: u64) -> u32 {
-        let (mut slot, mut level) = self.root();
-        if page >= span(level) {
+        let Some(Part { slot, level, .. }) = self.part(page) else {
             return 0;
-        }
-        // Bounded: five levels.
-        loop {
-            let at = page & (span(level) - 1);
-            return to_u32(match slot.form() {
-                Form::Uniform => slot.value(),
-                Form::Directory if level > 0 => {
-                    level -= 1;
-                    slot = self.child(slot, at >> (9 * (level + 1)));
-                    continue;
-                }
-                Form::Sparse => {
-                    let changes = self.nodes.piece(slot.unit(), slot.count());
-                    let i = find(changes, at, level);
-                    changes.get(i).copied().unwrap_or(0) & VALUE_MASK
-                }
-                _ => self.dense(slot, at),
-            });
-        }
+        };
+        let at = page & (span(level) - 1);
+        to_u32(match slot.form() {
+            Form::Uniform => slot.value(),
+            Form::Sparse => {
+                let changes = self.nodes.piece(slot.unit(), slot.count());
+                let i = find(changes, at, level);
+                changes.get(i).copied().unwrap_or(0) & VALUE_MASK
+            }
+            _ => self.dense(slot, at),
+        })
     }
 
     #[inline(always)]
@@ -288,39 +315,30 @@ impl<'a> Map<'a> {
 
     /// The value of `page`, and the page after the last one known to have it too.
     fn known(&self, page: u64) -> (u64, u64) {
-        let (mut slot, mut level) = self.root();
-        if page >= span(level) {
+        let Some(Part { slot, level, .. }) = self.part(page) else {
             return (0, MAX_PAGE);
-        }
-        // Bounded: five levels.
-        loop {
-            let at = page & (span(level) - 1);
-            let base = page - at;
-            return match slot.form() {
-                Form::Uniform => (slot.value(), base + span(level)),
-                Form::Directory if level > 0 => {
-                    level -= 1;
-                    slot = self.child(slot, at >> (9 * (level + 1)));
-                    continue;
+        };
+        let at = page & (span(level) - 1);
+        let base = page - at;
+        match slot.form() {
+            Form::Uniform => (slot.value(), base + span(level)),
+            Form::Sparse => {
+                let changes = self.nodes.piece(slot.unit(), slot.count());
+                let i = find(changes, at, level);
+                let end = changes.get(i + 1).map_or(span(level), |c| key(*c));
+                let value = changes.get(i).copied().unwrap_or(0) & VALUE_MASK;
+                (value, base + end)
+            }
+            _ => {
+                let shift = fineness(slot.order());
+                let value = self.cell(slot, at >> shift);
+                let mut i = (at >> shift) + 1;
+                // Bounded: 512 cells.
+                while i < span(0) >> shift && self.cell(slot, i) == value {
+                    i += 1;
                 }
-                Form::Sparse => {
-                    let changes = self.nodes.piece(slot.unit(), slot.count());
-                    let i = find(changes, at, level);
-                    let end = changes.get(i + 1).map_or(span(level), |c| key(*c));
-                    let value = changes.get(i).copied().unwrap_or(0) & VALUE_MASK;
-                    (value, base + end)
-                }
-                _ => {
-                    let shift = fineness(slot.order());
-                    let value = self.cell(slot, at >> shift);
-                    let mut i = (at >> shift) + 1;
-                    // Bounded: 512 cells.
-                    while i < span(0) >> shift && self.cell(slot, i) == value {
-                        i += 1;
-                    }
-                    (value, base + (i << shift))
-                }
-            };
+                (value, base + (i << shift))
+            }
         }
     }
 
@@ -375,21 +393,11 @@ impl<'a> Map<'a> {
 
     /// What setting an edge at `page` may cost, in pages of memory.
     fn cost(&self, page: u64) -> u64 {
-        let (mut slot, mut level) = self.root();
-        if page >= span(level) {
-            // The old root goes under a new one.
-            return WORST / 2;
-        }
-        // Bounded: five levels.
-        while slot.form() == Form::Directory && level > 0 {
-            let at = page & (span(level) - 1);
-            level -= 1;
-            slot = self.child(slot, at >> (9 * (level + 1)));
-        }
-        match slot.form() {
+        match self.part(page) {
             // It may have to become a directory, and what is in it too.
-            Form::Sparse if slot.count() + 2 > MOST => WORST / 2,
-            _ => 1,
+            Some(part) if part.slot.form() != Form::Sparse || part.slot.count() + 2 <= MOST => 1,
+            // Likewise, or the old root goes under a new one.
+            _ => WORST / 2,
         }
     }
 
@@ -404,30 +412,22 @@ impl<'a> Map<'a> {
             Some(end) if npages != 0 && end <= MAX_PAGE && value <= MAX_VALUE => end,
             _ => return Err(Refused::Invalid),
         };
-        if self.set_in_place(first, end, u64::from(value)) {
+        if self.set_in_part(first, end, u64::from(value)) {
             return Ok(());
         }
         self.set_anew(first, end, value)
     }
 
-    /// The most common change: all of the range is in one sparse part, and the
-    /// piece it has is large enough afterwards, too. False: nothing was done.
+    /// The most common changes: all of the range is in one part, and no directory comes
+    /// or goes. False: nothing was done.
     #[inline]
-    fn set_in_place(&mut self, first: u64, end: u64, value: u64) -> bool {
-        let (mut slot, mut level) = self.root();
-        let mut place = to_u64(AT_ROOT);
-        if end > span(level) {
+    fn set_in_part(&mut self, first: u64, end: u64, value: u64) -> bool {
+        let Some(part) = self.part(first) else {
             return false;
-        }
-        // Bounded: five levels.
-        while slot.form() == Form::Directory && level > 0 {
-            let at = first & (span(level) - 1);
-            level -= 1;
-            place = slot.unit() * UNIT + (at >> (9 * (level + 1)));
-            slot = Slot(self.nodes.word(place));
-            if (first ^ (end - 1)) >> (9 * (level + 1)) != 0 {
-                return false;
-            }
+        };
+        let Part { slot, level, .. } = part;
+        if (first ^ (end - 1)) >> (9 * (level + 1)) != 0 {
+            return false;
         }
         let lo = first & (span(level) - 1);
         let hi = lo + (end - first);
@@ -437,23 +437,37 @@ impl<'a> Map<'a> {
                 && (value != 0 || !self.alone(slot, lo, hi));
             if fits {
                 self.fill(slot, lo, hi, value);
+                return true;
             }
-            return fits;
         }
-        if slot.form() != Form::Sparse {
+        if slot.form() == Form::Sparse {
+            let changes = self.nodes.piece(slot.unit(), slot.count());
+            let edit = Edit::of(changes, level, lo, hi, value);
+            let room = words_of(slot.order());
+            if edit.new >= 2 && edit.new <= room && edit.new * 4 > room {
+                let piece = self.nodes.piece_mut(slot.unit(), room);
+                edit.apply(piece);
+                self.nodes.put(part.place, slot.with_count(edit.new).0);
+                return true;
+            }
+        }
+        value != 0 && self.set_form(part, lo, hi, value)
+    }
+
+    /// As [`Map::set_in_part`], for a part that takes another form or place. The value
+    /// is not 0.
+    #[inline(never)]
+    fn set_form(&mut self, part: Part, lo: u64, hi: u64, value: u64) -> bool {
+        if self.nodes.pages() < WORST || part.level == TOP {
             return false;
         }
-        let changes = self.nodes.piece(slot.unit(), slot.count());
-        let edit = Edit::of(changes, level, lo, hi, value);
-        if edit.new < 2
-            || edit.new > words_of(slot.order())
-            || edit.new * 4 <= words_of(slot.order())
-        {
-            return false;
+        let new = self.set_in(part.slot, part.level, lo, hi, value);
+        self.nodes.put(part.place, new.0);
+        if part.slot == Slot::EMPTY && part.above != 0 {
+            let above = Slot(self.nodes.word(part.above));
+            let count = above.count() + 1;
+            self.nodes.put(part.above, above.with_count(count).0);
         }
-        let piece = self.nodes.piece_mut(slot.unit(), words_of(slot.order()));
-        edit.apply(piece);
-        self.nodes.put(place, slot.with_count(edit.new).0);
         true
     }
 
@@ -611,7 +625,8 @@ impl<'a> Map<'a> {
             if level == 0 {
                 let all = changes.iter().fold(lo | hi, |all, c| all | key(*c));
                 let dense = order_dense(all);
-                if dense <= order {
+                // Twice the memory now saves a move when more ranges come.
+                if dense <= order + 1 {
                     slot = self.to_dense(slot, dense);
                     self.fill(slot, lo, hi, value);
                     return slot;
@@ -771,8 +786,8 @@ impl<'a> Map<'a> {
             if hi - lo < WIDE && (value != 0 || !self.alone(slot, lo, hi)) {
                 return slot;
             }
-            // A piece of half the size and half of that empty, or nothing at all.
-            let few = 1 << order;
+            // A piece of a quarter of the size and half of that empty, or nothing at all.
+            let few = ((1 << order) / 2).max(1);
             let n = self.count_runs(slot, few);
             return if n == 1 {
                 let value = self.cell(slot, 0);

@@ -245,6 +245,29 @@ fn sparse_and_dense_cost_little() {
     );
 }
 
+/// The coarsest dense block, eight cells, keeps what is in it when a cell is cleared.
+#[test]
+fn eight_cells_keep_the_rest() {
+    let mut lent = Lent::new();
+    let base = 1 << 30;
+    // So many ranges that there are directories.
+    for i in 0..2000 {
+        lent.set(base + i * 512, 1, 9);
+    }
+    let at = base + 7 * 512;
+    lent.set(at, 1, 0);
+    let ranges = [(0, 128, 1), (192, 64, 2), (320, 64, 3), (448, 64, 4)];
+    for (first, npages, value) in ranges {
+        lent.set(at + first, npages, value);
+    }
+    lent.set(at + 320, 64, 0);
+    for page in 0..512 {
+        let over = |r: &&(u64, u64, u32)| r.2 != 3 && r.0 <= page && page < r.0 + r.1;
+        let value = ranges.iter().find(over).map_or(0, |r| r.2);
+        assert_eq!(lent.map().get(at + page), value, "page {page}");
+    }
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut lent = Lent::new();
