@@ -5,23 +5,61 @@
 
 #[path = "bytes.rs"]
 mod bytes;
-#[path = "../lent.rs"]
-mod lent;
+
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use hmm_devmem::ffi;
+use hmm_devmem::region;
 use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
-use lent::Lent;
 use libfuzzer_sys::fuzz_target;
 
 const MOST: usize = 2048;
+/// The largest region, in pages and CPUs.
+const PAGES: u64 = 5000;
+const CPUS: u32 = 4;
+
+/// What is lent in all runs: to allocate it takes longer than most calls.
+#[repr(align(64))]
+struct Arrays {
+    region: [u8; region::size(PAGES, CPUS)],
+    src: [u64; MOST],
+    dst: [u64; MOST],
+    seg: [Segment; MOST],
+}
+
+static ARRAYS: Mutex<Arrays> = Mutex::new(Arrays {
+    region: [0; region::size(PAGES, CPUS)],
+    src: [0; MOST],
+    dst: [0; MOST],
+    seg: [Segment {
+        src: 0,
+        dst: 0,
+        npages: 0,
+        entry: 0,
+        status: 0,
+        reserved: 0,
+    }; MOST],
+});
 
 /// Calls until the bytes are used up.
-fn calls(bytes: &mut Bytes<'_>) -> Option<()> {
-    let total = 1 + bytes.number()? % 5000;
-    let lent = Lent::new(total, 1 + u32::from(bytes.byte()? % 4));
-    let core = lent.core();
-    let mut seg = vec![Segment::default(); MOST];
+fn calls(bytes: &mut Bytes<'_>, arrays: &mut Arrays) -> Option<()> {
+    let total = 1 + bytes.number()? % PAGES;
+    let ncpus = 1 + u32::from(bytes.byte()?) % CPUS;
+    let Arrays {
+        region,
+        src,
+        dst,
+        seg,
+    } = arrays;
+    let size = ffi::hmm_core_size(total, ncpus);
+    // Nothing may rely on zeroes.
+    region[..size].fill(0xa5);
+    let mem = region.as_mut_ptr();
+    // SAFETY: memory of that size, for this run.
+    let ret = unsafe { ffi::hmm_core_init(mem.cast(), size, total, ncpus) };
+    assert_eq!(ret, 0);
+    let core: *const region::Core = mem.cast_const().cast();
     loop {
         let cpu = u32::from(bytes.byte()?);
         let (mut first, mut npages) = (0, 1);
@@ -33,17 +71,14 @@ fn calls(bytes: &mut Bytes<'_>) -> Option<()> {
         let ret = unsafe {
             match bytes.byte()? % 12 {
                 0 | 1 => {
-                    let src = bytes.entries(MOST)?;
-                    let mut dst = vec![0; src.len()];
                     let mut plan = Plan::default();
-                    let n = src.len() as u32;
+                    let n = bytes.entries(src)? as u32;
                     let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
                     let seg = seg.as_mut_ptr();
                     ffi::hmm_core_plan_to_device(core, cpu, src, dst, n, seg, &mut plan)
                 }
                 2 => {
-                    let (src, dst) = (bytes.entries(MOST)?, bytes.entries(MOST)?);
-                    let n = src.len().min(dst.len()) as u32;
+                    let n = bytes.entries(src)?.min(bytes.entries(dst)?) as u32;
                     let pfn = bytes.number()?;
                     let mut nseg = 0;
                     let (src, dst) = (src.as_ptr(), dst.as_ptr());
@@ -90,5 +125,6 @@ fn calls(bytes: &mut Bytes<'_>) -> Option<()> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    calls(&mut Bytes(data));
+    let mut arrays = ARRAYS.lock().expect("one run at a time");
+    calls(&mut Bytes(data), &mut arrays);
 });

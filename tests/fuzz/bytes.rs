@@ -29,26 +29,28 @@ impl Bytes<'_> {
         })
     }
 
-    /// Migrate entries: runs of pages that go on, stay, or are not there.
-    pub fn entries(&mut self, most: usize) -> Option<Vec<u64>> {
-        let mut all = Vec::new();
+    /// Migrate entries, as many as fit `into`: runs of pages that go on, stay, or are
+    /// not there. Returns how many.
+    pub fn entries(&mut self, into: &mut [u64]) -> Option<usize> {
+        let mut at = 0;
         let runs = self.byte()? % 8 + 1;
         for _ in 0..runs {
             let first = self.number()? << 6 | u64::from(self.byte()? & 63);
             let (n, step) = (self.byte()?, self.byte()?);
             let n = if step & 64 != 0 { 512 } else { usize::from(n) };
+            let end = into.len().min(at + n);
             let step = u64::from(step & 3) << 6;
-            all.extend((0..n as u64).map(|i| {
+            for (i, entry) in into[at..end].iter_mut().enumerate() {
                 // The pages behind a compound's first are empty, mostly.
                 let under = first & 16 != 0 && i % 512 != 0;
-                if under {
+                *entry = if under {
                     0
                 } else {
-                    first.wrapping_add(i * step)
-                }
-            }));
+                    first.wrapping_add(i as u64 * step)
+                };
+            }
+            at = end;
         }
-        all.truncate(most);
-        Some(all)
+        Some(at)
     }
 }
