@@ -84,6 +84,14 @@ def _unformatted() -> Iterator[str]:
             yield "next: cargo fmt --all"
 
 
+def _uncited() -> Iterator[str]:
+    """Compile probes that do not say which change of the kernel they are about, and since which release."""
+    for probe in sorted((cache.TREE / "c" / "compat" / "probes").glob("*.c")):
+        comment = probe.read_text().partition("*/")[0]
+        if "expect:" in comment and not re.search(r'upstream: [^"]*"[^"]+"\)?, \d+\.\d+', comment):
+            yield str(probe.relative_to(cache.TREE))
+
+
 def _is_code(name: Path) -> bool:
     return name.name not in ("Cargo.lock", "COPYING")
 
@@ -98,6 +106,7 @@ RULES: dict[str, Callable[[], Iterator[str]]] = {
     "the driver in README.md is the one that is compiled": readme.stale,
     "every picture of README.md is there": _missing_pictures,
     "no version or feature #if outside c/compat": _version_branches,
+    "every compile probe names the change that it is about, and its release": _uncited,
     "Rust is as rustfmt writes it": _unformatted,
     "nothing is left open": lambda: _lines(_is_code, _OPEN_ENDS),
     # A picture names its name space, which looks like an address.

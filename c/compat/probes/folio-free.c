@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * dev_pagemap_ops.page_free became folio_free.
- * changed after 6.16 and before 7.2, read in the headers of Debian
+ * upstream: 3a5a06554566 ("mm/zone_device: rename page_free callback to folio_free"), 6.19
  * expect: has no member named .*folio_free
  */
 #include <linux/memremap.h>
