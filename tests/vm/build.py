@@ -22,7 +22,7 @@ CHECKED_ONLY = "planted"
 # What a build may not say: compiler, objtool, modpost and kbuild all use one of these words.
 _COMPLAINT = re.compile(r"warning|objtool|\berror\b|undefined!", re.IGNORECASE)
 # These are about the machine, not about the code.
-_HARMLESS = re.compile(r"the compiler differs from the one used to build the kernel|Clock skew|^\$ ")
+_HARMLESS = re.compile(r"(the compiler|pahole version) differs from the one used to build the kernel|Clock skew|^\$ ")
 
 
 @dataclass
