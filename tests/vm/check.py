@@ -269,10 +269,10 @@ def one_kernel(results: Results, line: Line, machines: tuple[str, ...]) -> list[
     if line.sparse:
         said = build.sparse(found, modules)
         results.add(f"build {line.name}", "sparse finds nothing in our files", not said, said)
-    rows = []
+    rows, tree = [], matrix.tree()
     for name in machines:
         row = matrix.Row(line.name, found.release, found.version, name, round(modules.seconds, 1),
-                  len(modules.complaints) - objtool, objtool)
+                         len(modules.complaints) - objtool, objtool, tree=tree)
         one_machine(results, found, kernel.machine(name), modules.modules, row)
         group = f"{line.name} {name}"
         for verdict in ("passed", "failed", "skipped"):

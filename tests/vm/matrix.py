@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from dataclasses import asdict, dataclass, field
 
@@ -17,7 +18,7 @@ _saving = threading.Lock()
 
 @dataclass
 class Row:
-    """What became of one kernel in one machine."""
+    """What became of one kernel in one machine; `tree` is the commit that was tested."""
 
     kernel: str
     release: str
@@ -33,6 +34,7 @@ class Row:
     skipped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    tree: str = ""
 
     @property
     def good(self) -> bool:
@@ -46,6 +48,12 @@ def rows() -> list[Row]:
     found = {(entry["kernel"], entry["machine"]): entry for entry in known}
     return [Row(**{key: value for key, value in found[line.name, name].items() if key != "good"})
             for line in kernel.lines() for name in line.machines(True) if (line.name, name) in found]
+
+
+def tree() -> str:
+    """The commit of this clone, with a word more when files differ from it; empty outside of git."""
+    return subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=cache.TREE, capture_output=True, text=True,
+                          check=False).stdout.strip()
 
 
 def replace(line: Line, machines: tuple[str, ...], new: list[Row]) -> None:
