@@ -139,11 +139,11 @@ def lanes(tasks: list[Task], count: int = 2) -> None:
 
 
 def _tasks(results: Results, lines: list[Line], machines: Callable[[Line], tuple[str, ...]]) -> list[Task]:
-    """Each kernel of the list: build for it and boot it. The sanitizer kernels take longest."""
+    """Each kernel of the list: build for it and boot it. The sanitizer kernels take longest and come first."""
     def one(line: Line) -> None:
         matrix.replace(line, machines(line), [])
         guarded(results, lambda: matrix.replace(line, machines(line), one_kernel(results, line, machines(line))), f"build {line.name}")
-    return [Task(functools.partial(one, line), functools.partial(sanitizer.is_there, line))
+    return [Task(functools.partial(one, line), functools.partial(sanitizer.is_turn, line))
             for line in sorted(lines, key=lambda line: not line.config)]
 
 

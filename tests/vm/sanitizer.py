@@ -144,14 +144,15 @@ def judge(results: Results, group: str, job: Job, log: list[str]) -> None:
                     any(PLANTED[name].search(line) for line in said), said or ["the kernel said nothing"])
 
 
+_begun: set[str] = set()
 _tried: set[str] = set()
 
 
 def begin(lines: list[Line]) -> None:
     """Build the sanitizer kernels of these lines beside everything else; fetch() waits for them."""
-    missing_ones = [line for line in lines if line.config]
-    if missing_ones:
-        threading.Thread(target=lambda: [_try(line) for line in missing_ones], daemon=True).start()
+    wanted = [line for line in lines if line.config]
+    _begun.update(line.name for line in wanted)
+    threading.Thread(target=lambda: [_try(line) for line in wanted], daemon=True).start()
 
 
 def _try(line: Line) -> None:
@@ -163,6 +164,9 @@ def _try(line: Line) -> None:
         _tried.add(line.name)
 
 
-def is_there(line: Line) -> bool:
-    """Whether nobody has to wait for its kernel: it needs no building, or begin() is done with it."""
-    return not line.config or line.name in _tried
+def is_turn(line: Line) -> bool:
+    """Whether a line should be run now: its kernel is built, and, if it needs no building, no other is being built.
+
+    A compiler beside a machine takes the processors from tests that have limits in seconds.
+    """
+    return line.name in _tried if line.config else _tried >= _begun

@@ -196,6 +196,16 @@ class Sanitizer(unittest.TestCase):
         self.assertEqual(sanitizer.missing(wanted, "# CONFIG_A is not set\nCONFIG_B=y"),
                          ["CONFIG_A=y", "CONFIG_B=n", 'CONFIG_C="x"'])
 
+    def test_machines_wait_for_the_kernel_that_is_being_built(self) -> None:
+        stock, one, two = kernel.line("6.1"), kernel.line("6.12-san"), kernel.line("5.10-san")
+        with unittest.mock.patch.object(sanitizer, "_begun", {one.name, two.name}), \
+                unittest.mock.patch.object(sanitizer, "_tried", {one.name}) as tried:
+            self.assertEqual([sanitizer.is_turn(line) for line in (stock, one, two)], [False, True, False])
+            tried.add(two.name)
+            self.assertEqual([sanitizer.is_turn(line) for line in (stock, one, two)], [True, True, True])
+        with unittest.mock.patch.object(sanitizer, "_begun", set()):
+            self.assertTrue(sanitizer.is_turn(stock))
+
     def test_planted_bugs_are_told_apart(self) -> None:
         log = ["<6>[1.0] hmm-vm: start 6.12", "<4>[2.0] hmm_dmirror: odd", "<12>[3.0] hmm-vm: begin planted-lock",
                "<4>[3.1] WARNING: possible circular locking dependency detected", "<12>[3.2] hmm-vm: end planted-lock",
