@@ -99,7 +99,7 @@ update: setup ## look for newer kernels in the archive now
 	@$(VM) update
 
 .PHONY: readme
-readme: ## put the last results of make demo and make bench-vm into README.md
+readme: ## put the last results of make demo, make bench-vm and make matrix into README.md
 	@$(VM) readme
 
 .PHONY: clean distclean
