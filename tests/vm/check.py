@@ -41,7 +41,10 @@ from results import Results
 
 # The core's own limit, from its design: it has to stay a small thing.
 CORE_TEXT_BYTES = 32 * 1024
-CAPS = "/sys/module/hmm_devmem/parameters/caps"
+CAPS = "cat /sys/module/hmm_devmem/parameters/caps; dmesg | grep 'hmm_devmem: this kernel offers'"
+# The same in the words of the kernel's log.
+OFFERS = {"mirror": "mirrors", "private": "private memory", "coherent": "coherent memory", "huge": "whole 2 MiB folios",
+          "exclusive": "exclusive access"}
 
 
 def everything(only: list[str], every: bool = False) -> int:
@@ -299,7 +302,7 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
     disk.equip(tree, found)
     doctor.equip(tree, found)
     suite.equip(tree, suite.needs(chosen))
-    load, caps = boot.Job("modules-load", "/modules/load", 60), boot.Job("capabilities", f"cat {CAPS}", 10)
+    load, caps = boot.Job("modules-load", "/modules/load", 60), boot.Job("capabilities", CAPS, 10)
     last = [boot.Job("modules-unload", "/modules/unload", 120),
             boot.Job("modules-load-and-unload-again", "/modules/load && /modules/unload", 120)]
     programs = [program.job() for program in chosen]
@@ -328,7 +331,9 @@ def one_machine(results: Results, found: Kernel, machine: Machine, modules: list
         elif job in own_tests:
             selftests.judge(results, group, job, machine.name)
         elif job is caps:
-            row.offers = " ".join(job.output).split()
+            row.offers = " ".join(job.output[:1]).split()
+            said = {name for line in job.output[1:] for name, text in OFFERS.items() if text in line}
+            results.add(group, "one line of the kernel's log says what it offers", len(job.output) == 2 and said == set(row.offers), job.output)
             wanted = set(found.line.offers)
             results.add(group, f"offers {', '.join(found.line.offers)}", wanted <= set(row.offers), job.output)
         elif job is ibt:
