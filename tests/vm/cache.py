@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -84,3 +85,16 @@ def made(place: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     draft.rename(place)
+
+
+def give_back(place: Path, owner: int, group: int) -> None:
+    """Give to somebody all that belongs to the user who runs this, below a place."""
+    for folder, folders, files in os.walk(place):
+        for path in [folder, *(os.path.join(folder, name) for name in [*folders, *files])]:
+            if os.lstat(path).st_uid == os.geteuid():
+                os.lchown(path, owner, group)
+
+
+# Under sudo, what is built in the clone stays with the user whose clone it is.
+if os.geteuid() == 0 and os.environ.get("SUDO_UID", "0") != "0":
+    atexit.register(give_back, TARGET, int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", os.environ["SUDO_UID"])))

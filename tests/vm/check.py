@@ -154,7 +154,9 @@ def leftovers() -> set[str]:
     """Mounts in the clone or the cache, and what git would call new or changed."""
     places = (str(cache.TREE), str(cache.CACHE))
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=cache.TREE, capture_output=True, text=True, check=False)
+    # Without the option git writes its index, as root.
+    changed = subprocess.run(["git", "--no-optional-locks", "status", "--porcelain"], cwd=cache.TREE, capture_output=True, text=True,
+                             check=False)
     return {place for place in mounts if place.startswith(places)} | set(changed.stdout.splitlines())
 
 

@@ -4,8 +4,10 @@
 import contextlib
 import dataclasses
 import io
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -231,6 +233,23 @@ class Clean(unittest.TestCase):
             subprocess.run(["make", "-s", "-C", clone, "distclean", f"XDG_CACHE_HOME={home}"], check=True, capture_output=True)
             self.assertEqual(sorted(path.name for path in clone.iterdir()), ["Makefile", "rust"])
             self.assertEqual([path.name for path in home.iterdir()], ["other"])
+
+
+    def test_under_sudo_nothing_of_root_is_left_in_the_clone(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            clone = Path(name)
+            (clone / "tests/vm").mkdir(parents=True)
+            shutil.copy(cache.TREE / "tests/vm/cache.py", clone / "tests/vm")
+            (clone / "other").touch()
+            script = ("import cache, os; (cache.TARGET / 'a').mkdir(parents=True); (cache.TARGET / 'a/b').touch();"
+                      "(cache.TARGET / 'link').symlink_to('/nowhere')")
+            for owner in ("0", "12345"):
+                shutil.rmtree(clone / "target", ignore_errors=True)
+                subprocess.run([sys.executable, "-c", script], cwd=clone / "tests/vm", check=True,
+                               env={**os.environ, "SUDO_UID": owner, "SUDO_GID": owner})
+                owners = {os.lstat(path).st_uid for path in [clone / "target", *(clone / "target").rglob("*")]}
+                self.assertEqual(owners, {int(owner)} if os.geteuid() == 0 else {os.geteuid()})
+                self.assertEqual((clone / "other").stat().st_uid, os.geteuid())
 
 
 class Listener(unittest.TestCase):
