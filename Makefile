@@ -15,6 +15,8 @@ SEED    ?=
 # One directory per kernel, so that objects of two kernels never meet.
 OUT     := target/build/host$(subst /,-,$(KDIR))
 VM      := $(PYTHON) tests/vm/cli.py
+# Nothing that is made lies beside the sources.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/target/pycache
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-devmem
 
 .DEFAULT_GOAL := modules
