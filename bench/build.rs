@@ -47,12 +47,30 @@ fn main() {
     ] {
         cc.include(source.join(part));
     }
-    for file in ["maple.c", "interval.c", "slab.c"] {
+    // gen_pool without its part about devices, and the headers that only that part wants.
+    let text = std::fs::read_to_string(source.join("lib/genalloc.c")).unwrap_or_default();
+    let pool = text.split("static void devm_gen_pool_release").next();
+    std::fs::write(out.join("genalloc-pool.c"), pool.unwrap_or_default()).expect("room for it");
+    let header = std::fs::read(source.join("include/linux/genalloc.h")).unwrap_or_default();
+    std::fs::create_dir_all(out.join("linux")).expect("room for headers");
+    std::fs::write(out.join("linux/genalloc.h"), header).expect("room for a header");
+    for name in [
+        "of",
+        "of_platform",
+        "platform_device",
+        "vmalloc",
+        "rculist",
+        "spinlock_types",
+    ] {
+        std::fs::write(out.join(format!("linux/{name}.h")), "").expect("room for a header");
+    }
+    for file in ["maple.c", "interval.c", "pool.c", "slab.c"] {
         cc.file(Path::new("kernel").join(file));
     }
     for shim in ["rbtree-shim.c", "interval_tree-shim.c"] {
         cc.file(shared.join(shim));
     }
+    cc.file(source.join("tools/lib/find_bit.c"));
     if source.join("drivers/gpu/buddy.c").exists() {
         // Its own headers, without all the others that lie beside them.
         let extra = [

@@ -106,6 +106,8 @@ pub struct CpuSlot {
     small: Place,
     /// Where runs come from.
     runs: Place,
+    /// The frame that was given back last to a block that nobody held, or `NOWHERE`.
+    recent: AtomicU64,
     /// The `whole` word to look at next.
     whole: AtomicU64,
     /// Blocks of that word that are believed to be whole.
@@ -131,6 +133,7 @@ impl CpuSlot {
         CpuSlot {
             small: Place::new(),
             runs: Place::new(),
+            recent: AtomicU64::new(NOWHERE),
             whole: AtomicU64::new(start),
             whole_left: AtomicU64::new(0),
             scan: AtomicU64::new(start.wrapping_mul(64)),
@@ -510,6 +513,31 @@ impl<'a> Frames<'a> {
         ))
     }
 
+    /// Claims what this CPU gave back last: on a full device that saves a search for one
+    /// frame among many blocks, and the block is a partly used one.
+    #[inline(always)]
+    fn claim_recent(&self, slot: &CpuSlot) -> Option<Grant> {
+        let page = PageIndex(slot.recent.load(Relaxed));
+        let at = page.word();
+        let word = self.words.get(at.0)?;
+        slot.recent.store(NOWHERE, Relaxed);
+        // A stray bit of a whole block is nobody's, and a block that is whole stays so.
+        if self.test(self.whole, page.block()) {
+            return None;
+        }
+        let bit = 1 << page.bit();
+        let got = word.fetch_and(!bit, SeqCst) & bit;
+        let mask = if got != 0 {
+            self.keep(at, word, got)
+        } else {
+            0
+        };
+        (mask != 0).then_some(Grant {
+            base: at.first(),
+            mask,
+        })
+    }
+
     /// Claims a run: 16 frames, aligned. `None`: none are free together (or only
     /// beyond the bound of this search).
     #[inline]
@@ -596,6 +624,12 @@ impl<'a> Frames<'a> {
     #[inline(never)]
     fn claim_elsewhere(&self, cpu: Cpu, place: &Place, want: u64, partner: u64) -> Option<Grant> {
         let slot = self.slot(cpu)?;
+        if want == 1 {
+            let recent = self.claim_recent(slot);
+            if recent.is_some() {
+                return recent;
+            }
+        }
         let held = place.block.load(Relaxed);
         // The rest of the block this place already holds.
         if held != NOWHERE {
@@ -1073,9 +1107,9 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Gives one frame back.
+    /// Gives one frame back, on `cpu`.
     #[inline]
-    pub fn release_one(&self, page: PageIndex) -> Released {
+    pub fn release_one(&self, cpu: Cpu, page: PageIndex) -> Released {
         let block = page.block();
         let Some(word) = self.words.get(page.word().0) else {
             return Released::default();
@@ -1096,6 +1130,9 @@ impl<'a> Frames<'a> {
         }
         if !self.test(self.held, block) {
             self.publish_one(block, word, before);
+            if let Some(slot) = self.slot(cpu) {
+                slot.recent.store(page.0, Relaxed);
+            }
         }
         Released {
             freed: 1,

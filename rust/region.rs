@@ -298,10 +298,10 @@ impl<'a> Region<'a> {
     }
 
     #[inline(always)]
-    fn give_back(&self, first: u64, npages: u64) -> Result<Released, Errno> {
+    fn give_back(&self, cpu: Cpu, first: u64, npages: u64) -> Result<Released, Errno> {
         self.check(first, npages)?;
         Ok(match npages {
-            1 => self.frames().release_one(PageIndex(first)),
+            1 => self.frames().release_one(cpu, PageIndex(first)),
             _ => self.frames().release(PageIndex(first), npages),
         })
     }
@@ -309,7 +309,7 @@ impl<'a> Region<'a> {
     /// Claimed pages are free again.
     #[inline(always)]
     pub fn rollback(self, cpu: Cpu, first: u64, npages: u64) -> Result<(), Errno> {
-        let released = self.give_back(first, npages)?;
+        let released = self.give_back(cpu, first, npages)?;
         self.book(cpu, released.freed.wrapping_neg(), 0);
         Region::outcome(released)
     }
@@ -317,7 +317,7 @@ impl<'a> Region<'a> {
     /// Resident pages are free again.
     #[inline(always)]
     pub fn release(self, cpu: Cpu, first: u64, npages: u64) -> Result<(), Errno> {
-        let released = self.give_back(first, npages)?;
+        let released = self.give_back(cpu, first, npages)?;
         self.book(cpu, 0, released.freed.wrapping_neg());
         Region::outcome(released)
     }

@@ -146,7 +146,7 @@ fn leaving_while_a_frame_comes_back() {
         assert_eq!((a, b), (PageIndex(512), PageIndex(513)));
         let other = memory.clone();
         let thread = thread::spawn(move || {
-            let got = other.frames().release_one(a);
+            let got = other.frames().release_one(Cpu(1), a);
             assert_eq!((got.freed, got.already), (1, 0));
         });
         // Dry: goes on to the other block, or finds the frame that came back.
@@ -168,7 +168,7 @@ fn closing_while_another_claims() {
         assert_eq!(frames.release(PageIndex(1), 511).freed, 511);
         let other = memory.clone();
         let thread = thread::spawn(move || {
-            let got = other.frames().release_one(block.first());
+            let got = other.frames().release_one(Cpu(1), block.first());
             assert_eq!((got.freed, got.already), (1, 0));
         });
         let mine = frames.claim_one(Cpu(1));
@@ -189,8 +189,9 @@ fn two_last_releases_make_a_block() {
         assert_eq!(frames.release(PageIndex(0), 100).freed, 100);
         assert_eq!(frames.release(PageIndex(102), 410).freed, 410);
         let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().release_one(PageIndex(100)).freed);
-        assert_eq!(frames.release_one(PageIndex(101)).freed, 1);
+        let thread =
+            thread::spawn(move || other.frames().release_one(Cpu(1), PageIndex(100)).freed);
+        assert_eq!(frames.release_one(Cpu(0), PageIndex(101)).freed, 1);
         assert_eq!(thread.join().expect("a thread"), 1);
         assert_eq!(
             frames.claim_block(Cpu(1)),
@@ -223,8 +224,8 @@ fn a_double_release_is_told() {
         let frames = memory.frames();
         let page = frames.claim_one(Cpu(0)).expect("a frame");
         let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().release_one(page).freed);
-        let mine = frames.release_one(page).freed;
+        let thread = thread::spawn(move || other.frames().release_one(Cpu(1), page).freed);
+        let mine = frames.release_one(Cpu(0), page).freed;
         let theirs = thread.join().expect("a thread");
         assert_eq!(mine + theirs, 1);
         memory.settle(0);
@@ -273,7 +274,7 @@ fn a_victim_goes_meanwhile() {
         let memory = Memory::new(2);
         let page = memory.frames().claim_one(Cpu(0)).expect("a frame");
         let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().release_one(page).freed);
+        let thread = thread::spawn(move || other.frames().release_one(Cpu(1), page).freed);
         let span = memory.clock().victim(&memory.frames(), 512);
         assert!(span.is_none_or(|span| span.first == page && span.npages == 1));
         assert_eq!(thread.join().expect("a thread"), 1);
@@ -300,10 +301,10 @@ fn retiring_while_another_claims() {
         );
         let out = u64::from(late.is_some()) + u64::from(theirs.is_some());
         if theirs == Some(PageIndex(0)) {
-            assert_eq!(frames.release_one(PageIndex(0)).freed, 1);
+            assert_eq!(frames.release_one(Cpu(0), PageIndex(0)).freed, 1);
             memory.settle(out);
         } else {
-            assert_eq!(frames.release_one(PageIndex(0)).already, 1);
+            assert_eq!(frames.release_one(Cpu(0), PageIndex(0)).already, 1);
             memory.settle(out + 1);
         }
     });
@@ -317,7 +318,7 @@ fn retiring_while_it_comes_back() {
         let frames = memory.frames();
         let page = frames.claim_one(Cpu(0)).expect("a frame");
         let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().release_one(page).freed);
+        let thread = thread::spawn(move || other.frames().release_one(Cpu(1), page).freed);
         frames.retire(page, 1);
         assert_ne!(frames.claim_one(Cpu(1)), Some(page));
         assert_eq!(thread.join().expect("a thread"), 1);
@@ -362,7 +363,7 @@ fn two_retire_in_one_block() {
         let other = memory.clone();
         let thread = thread::spawn(move || {
             other.frames().retire(PageIndex(1), 1);
-            assert_eq!(other.frames().release_one(PageIndex(1)).already, 1);
+            assert_eq!(other.frames().release_one(Cpu(1), PageIndex(1)).already, 1);
         });
         memory.frames().retire(PageIndex(70), 2);
         thread.join().expect("a thread");

@@ -860,7 +860,7 @@ fn runs_of_sixteen() {
     // One frame short is no run.
     assert_eq!(frames.release(PageIndex(runs[5] + 1), 15).freed, 15);
     assert_eq!(frames.claim_run(Cpu(1)), None);
-    assert_eq!(frames.release_one(PageIndex(runs[5])).freed, 1);
+    assert_eq!(frames.release_one(Cpu(0), PageIndex(runs[5])).freed, 1);
     assert_eq!(frames.claim_run(Cpu(2)), Some(PageIndex(runs[5])));
     for (i, run) in runs.iter().enumerate() {
         let got = frames.release_run(Cpu(i as u32 % 3), PageIndex(*run));
@@ -868,7 +868,7 @@ fn runs_of_sixteen() {
         let got = frames.release_run(Cpu(i as u32 % 3), PageIndex(*run));
         assert_eq!((got.freed, got.already), (0, 16));
     }
-    assert_eq!(frames.release_one(one).freed, 1);
+    assert_eq!(frames.release_one(Cpu(0), one).freed, 1);
     assert_eq!(region.stats().free, npages);
     for _ in 0..4 {
         assert!(frames.claim_block(Cpu(1)).is_some(), "not whole again");
@@ -904,7 +904,7 @@ fn giants() {
     assert_eq!(frames.claim_giant(), None);
     assert_eq!(lent.region().stats().retired, 1);
     for page in 2 * GIANT..3 * GIANT {
-        assert_eq!(frames.release_one(PageIndex(page)).freed, 1);
+        assert_eq!(frames.release_one(Cpu(0), PageIndex(page)).freed, 1);
     }
     assert_eq!(
         frames.claim_giant(),
@@ -962,6 +962,38 @@ fn last_frame_from_any_cpu() {
 
 /// Blocks of which single frames go out of use are remembered as long as there
 /// is room; then a block goes as a whole, and nothing else does.
+/// On a full device a frame that came back goes out again to whoever gave it back,
+/// without a search; not when it is out of use, nor when its block is whole.
+#[test]
+fn what_came_back_last_goes_out_first() {
+    let lent = Lent::new(512 * 4, 2);
+    let frames = lent.region().frames();
+    let all = std::iter::from_fn(|| frames.claim_one(Cpu(0))).count();
+    assert_eq!(all, 2048);
+    for page in [3, 700, 1999, 701] {
+        let page = PageIndex(page);
+        assert_eq!(frames.release_one(Cpu(1), page).freed, 1);
+        assert_eq!(frames.claim_one(Cpu(1)), Some(page));
+    }
+    // Two came back: the last one first, and the other by a search.
+    frames.release_one(Cpu(1), PageIndex(5));
+    frames.release_one(Cpu(1), PageIndex(900));
+    assert_eq!(frames.claim_one(Cpu(1)), Some(PageIndex(900)));
+    assert_eq!(frames.claim_one(Cpu(1)), Some(PageIndex(5)));
+    assert_eq!(frames.claim_one(Cpu(1)), None);
+    // Somebody else was faster.
+    frames.release_one(Cpu(1), PageIndex(5));
+    assert_eq!(frames.claim_one(Cpu(0)), Some(PageIndex(5)));
+    assert_eq!(frames.claim_one(Cpu(1)), None);
+    frames.release_one(Cpu(1), PageIndex(700));
+    lent.region().retire(700, 1).expect("a page of the region");
+    assert_eq!(frames.claim_one(Cpu(1)), None);
+    // The last frame of a block makes it whole: it is opened for the next claim.
+    (0..512).for_each(|page| _ = frames.release_one(Cpu(1), PageIndex(page)));
+    assert_eq!(frames.count().blocks, 1);
+    assert_eq!(frames.claim_one(Cpu(1)), Some(PageIndex(0)));
+}
+
 #[test]
 fn out_of_use_when_records_run_out() {
     let npages = 512 * 5 + 9;
@@ -1007,7 +1039,10 @@ fn threads_never_get_what_is_out_of_use() {
                     let before = mine.len();
                     if turn % 3 == 0 && mine.len() > 900 {
                         let page: u64 = mine.swap_remove(turn * 7919 % before);
-                        assert_eq!(region.frames().release_one(PageIndex(page)).freed, 1);
+                        assert_eq!(
+                            region.frames().release_one(Cpu(cpu), PageIndex(page)).freed,
+                            1
+                        );
                     } else if turn % 50 == 0 {
                         if let Some(block) = region.frames().claim_block(Cpu(cpu)) {
                             mine.extend((0..512).map(|i| block.first().0 + i));
@@ -1134,12 +1169,12 @@ fn threads_pass_frames_and_blocks() {
                         let at = (turn * 7919) as usize % mine.len();
                         let page: PageIndex = mine.swap_remove(at);
                         give(page.0, me);
-                        assert_eq!(frames.release_one(page).freed, 1);
+                        assert_eq!(frames.release_one(Cpu(me), page).freed, 1);
                     }
                 }
                 mine.into_iter().for_each(|page| {
                     give(page.0, me);
-                    frames.release_one(page);
+                    frames.release_one(Cpu(me), page);
                 });
             });
         }

@@ -22,4 +22,9 @@ struct buddy *buddy_new(unsigned long npages);
 unsigned long buddy_claim(struct buddy *buddy, unsigned long npages);
 void buddy_release(struct buddy *buddy, unsigned long first);
 
+struct pool;
+struct pool *pool_new(unsigned long npages);
+unsigned long pool_claim(struct pool *pool, unsigned long npages);
+void pool_release(struct pool *pool, unsigned long first, unsigned long npages);
+
 #endif
