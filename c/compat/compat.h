@@ -51,11 +51,16 @@
 #define HMM_SELECT_COHERENT	MIGRATE_VMA_SELECT_DEVICE_PRIVATE
 #endif
 
-/* Whole 2 MiB folios: a flag of the request and one of the entry, 0 where unknown. */
-#ifdef MIGRATE_PFN_COMPOUND
+/*
+ * Whole 2 MiB folios: a flag of the request and one of the entry, 0 where unknown. Kernels with
+ * PREEMPT_RT know the flags and are built without huge pages.
+ */
+#if defined(MIGRATE_PFN_COMPOUND) && IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)
 #define HMM_SELECT_COMPOUND	MIGRATE_VMA_SELECT_COMPOUND
 #else
 #define HMM_SELECT_COMPOUND	0
+#endif
+#ifndef MIGRATE_PFN_COMPOUND
 #define MIGRATE_PFN_COMPOUND	0
 #endif
 

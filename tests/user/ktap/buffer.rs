@@ -40,6 +40,11 @@ impl Drop for Buffer {
     }
 }
 
+/// Whether a page can be a huge one at all; in a kernel with PREEMPT_RT none can.
+pub fn kernel_has_huge_pages() -> bool {
+    std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists()
+}
+
 impl Buffer {
     /// Any mapping.
     pub fn map(pages: usize, prot: i32, flags: i32, fd: i32) -> io::Result<Self> {
@@ -70,7 +75,8 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Private anonymous memory that starts at a 2 MiB boundary and wants huge pages.
+    /// Private anonymous memory that starts at a 2 MiB boundary and wants huge pages. It has small
+    /// ones where the kernel has no others.
     pub fn huge(blocks: usize) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -188,6 +194,10 @@ impl Buffer {
     }
 
     pub fn advise(&self, pages: ops::Range<usize>, advice: i32) -> io::Result<()> {
+        let of_size = matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE);
+        if of_size && !kernel_has_huge_pages() {
+            return Ok(());
+        }
         let range = self.part(pages);
         // SAFETY: our own mapping; tests expect what the advice does.
         let result = unsafe { libc::madvise(range.addr as *mut _, range.len as usize, advice) };

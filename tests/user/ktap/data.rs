@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! To the device and back: by request, by CPU fault, in every order, and the bytes stay the same.
 
-use crate::buffer::{Buffer, HUGE, PAGE, all_counted, shuffled, skipped, word};
-use crate::harness::{Env, Outcome, Test, conserved, ensure, ensure_eq, long, test};
+use crate::buffer::{
+    Buffer, HUGE, PAGE, all_counted, kernel_has_huge_pages, shuffled, skipped, word,
+};
+use crate::harness::{Env, Outcome, Test, conserved, ensure, ensure_eq, long, skip, test};
 use crate::sys::sleep_ms;
 use hmm_uapi::{Direction, PAGE_SIZE, sys};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -376,6 +378,9 @@ const BLOCKS: usize = 4;
 const HUGE_PAGES: usize = HUGE / PAGE_SIZE;
 
 fn huge_filled(seed: u64) -> Result<Buffer, crate::harness::Stop> {
+    if !kernel_has_huge_pages() {
+        skip!("this kernel is built without CONFIG_TRANSPARENT_HUGEPAGE");
+    }
     let buffer = Buffer::huge(BLOCKS)?;
     buffer.fill(seed);
     Ok(buffer)

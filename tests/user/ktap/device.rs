@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the device itself sees and does: READ, WRITE, COMPUTE, SNAPSHOT, and two devices.
 
-use crate::buffer::{Buffer, word};
+use crate::buffer::{Buffer, kernel_has_huge_pages, word};
 use crate::harness::{Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, skip, test};
 use hmm_uapi::{Device, Direction, Kind, PAGE_SIZE, Place};
 use std::os::fd::AsRawFd;
@@ -253,6 +253,9 @@ fn snapshot(env: &Env) -> Outcome {
 }
 
 fn snapshot_huge(env: &Env) -> Outcome {
+    if !kernel_has_huge_pages() {
+        skip!("this kernel is built without CONFIG_TRANSPARENT_HUGEPAGE");
+    }
     let device = env.open()?;
     let buffer = Buffer::huge(2)?;
     buffer.fill(11);
