@@ -360,6 +360,44 @@ impl Space {
     }
 }
 
+/// Pages of a process in the memory of one region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// In pages of 4 KiB.
+    pub small: u64,
+    /// In huge pages, counted as pages of 4 KiB; 0 where the kernel does not tell.
+    pub huge: u64,
+}
+
+/// Without PAGEMAP_SCAN every page has to be read: what to read at most for [`shares`].
+const READABLE: u64 = (4 << 30) / crate::PAGE;
+
+/// How much of a process is in each region, in their order.
+///
+/// # Errors
+/// The process is gone or may not be looked at, or it is too large for this kernel's pagemap.
+pub fn shares(process: u32, regions: &[Region]) -> io::Result<Vec<Share>> {
+    let space = Space::open(process, false)?;
+    let pages: u64 = space.mappings().iter().map(Mapping::pages).sum();
+    if !space.huge_known && pages > READABLE {
+        return Err(io::Error::other("too large for a kernel before 6.7"));
+    }
+    let mut shares = vec![Share::default(); regions.len()];
+    for mapping in space.mappings() {
+        space.visit(mapping, regions, |_, place| {
+            if let Place::Device(index, huge) = place {
+                let share = &mut shares[index];
+                *(if huge {
+                    &mut share.huge
+                } else {
+                    &mut share.small
+                }) += 1;
+            }
+        })?;
+    }
+    Ok(shares)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -445,6 +483,13 @@ pub(crate) mod tests {
         for line in ["", "x", "2000-1000 rw-p 0 0 0", "1-2 rw-p"] {
             assert_eq!(Mapping::parse(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn nothing_of_this_process_is_on_a_device() {
+        let shares = shares(std::process::id(), &regions()).expect("this process");
+        assert_eq!(shares, [Share::default(); 2]);
+        assert!(super::shares(u32::MAX, &regions()).is_err());
     }
 
     #[test]

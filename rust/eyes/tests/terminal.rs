@@ -114,6 +114,10 @@ fn keys_do_what_they_say() {
     top.until_text("to device, reversed");
     top.press("s");
     top.until_text("to RAM, reversed");
+    for order in ["faults", "on device", "total", "process", "to device"] {
+        top.press("s");
+        top.until_text(&format!("by {order}, reversed"));
+    }
     top.press("j");
     top.until_text("> hmm_dmirror.1");
     top.press(" ");
@@ -142,7 +146,14 @@ fn the_last_column_fits() {
     let mut top = Terminal::start(&["--root", root.to_str().expect("text")]);
     top.until_text("PROCESS");
     let text = top.screen.screen().contents();
-    for word in ["FLT/s", "in 2 MiB)", "evicted 0B", "copy failed", "TO RAM"] {
+    for word in [
+        "FLT/s",
+        "in 2 MiB)",
+        "evicted 0B",
+        "copy failed",
+        "ON DEV",
+        "TO RAM",
+    ] {
         assert!(text.contains(word), "{word} is cut off:\n{text}");
     }
     fs::remove_dir_all(&root).expect("removed");
@@ -179,6 +190,8 @@ fn one_table_one_object_one_picture() {
         let object: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(object["regions"][0]["frames"]["resident"], 24512);
         assert_eq!(object["processes"][0]["process"], 9_000_128);
+        // There is no such process here: what it has on the device cannot be seen.
+        assert!(object["processes"][0]["pages_on_device"].is_null());
         assert!(object["regions"][1]["spared_percent"].is_null());
     }
 

@@ -2,7 +2,7 @@
 //! How it looks; made for 80 columns and 24 rows, and more of both.
 
 use crate::state::State;
-use crate::table::{percent, used};
+use crate::table::{on_device, percent, used};
 use hmm_eyes::counters::Region;
 use hmm_eyes::rates::to_ram;
 use hmm_eyes::{PAGE, size};
@@ -30,7 +30,8 @@ const HELP: &str = "\
              came along before they were missed
  RETURNED    of the pages that moved to the device, those that CPU
              faults brought back: near 100% both sides fight for them
- FRAG        free memory in pieces smaller than 2 MiB";
+ FRAG        free memory in pieces smaller than 2 MiB
+ ON DEV      what the process has in that device's memory now";
 
 pub fn draw(frame: &mut Frame<'_>, state: &State) {
     let regions = state.regions().len().clamp(1, 8) as u16;
@@ -168,17 +169,18 @@ fn details(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region) {
     let rates = state.rates(region);
     let lines = vec![
         Line::from(format!(
-            " resident {:<7} claimed {:<7} retired {:<7} free {} ({} in 2 MiB)",
+            " resident {} ({} in huge pages)   free {} ({} in 2 MiB)",
             bytes(frames.get("resident")),
-            bytes(frames.get("claimed")),
-            bytes(frames.get("retired")),
+            state.huge(region).map_or_else(|| "?".to_owned(), bytes),
             bytes(frames.get("free")),
             bytes(region.free_in_blocks()),
         )),
         Line::from(format!(
-            " to device {:<8} {:>9} per page",
+            " to device {:<8} {:>9} per page   claimed {}, retired {}",
             bytes(stats.get("to_device")),
             per_page(stats.get("ns_to_device"), stats.get("to_device")),
+            bytes(frames.get("claimed")),
+            bytes(frames.get("retired")),
         )),
         Line::from(format!(
             " to RAM    {:<8} {:>9} per page   asked {}, touched {}, evicted {}",
@@ -237,8 +239,8 @@ fn sparklines(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region)
 
 fn rows(state: &State, height: u16) -> Vec<Line<'static>> {
     let head = format!(
-        "{:>8} {:<16} {:>2} {:>9} {:>9} {:>7} {:>8} {:>8}",
-        "PROCESS", "NAME", "NR", "TO DEV/s", "TO RAM/s", "FLT/s", "TO DEV", "TO RAM"
+        "{:>8} {:<16} {:>2} {:>7} {:>8} {:>8} {:>6} {:>7} {:>7}",
+        "PROCESS", "NAME", "NR", "ON DEV", "TODEV/s", "TORAM/s", "FLT/s", "TO DEV", "TO RAM"
     );
     let mut lines = vec![Line::styled(head, HEAD)];
     let rows = state.rows();
@@ -247,17 +249,22 @@ fn rows(state: &State, height: u16) -> Vec<Line<'static>> {
         let mut name = row.name.clone();
         name.truncate(16);
         lines.push(Line::from(vec![
-            Span::raw(format!("{:>8} {name:<16} {:>2} ", row.process, row.device)),
+            Span::raw(format!(
+                "{:>8} {name:<16} {:>2} {:>7} ",
+                row.process,
+                row.device,
+                on_device(row)
+            )),
             Span::styled(
-                format!("{:>9} ", size(row.rates.to_device)),
+                format!("{:>8} ", size(row.rates.to_device)),
                 Style::new().fg(TO_DEVICE),
             ),
             Span::styled(
-                format!("{:>9} ", size(row.rates.to_ram)),
+                format!("{:>8} ", size(row.rates.to_ram)),
                 Style::new().fg(TO_RAM),
             ),
             Span::raw(format!(
-                "{:>7.0} {:>8} {:>8}",
+                "{:>6.0} {:>7} {:>7}",
                 row.rates.faults,
                 size((row.to_device * PAGE) as f64),
                 size((row.to_ram * PAGE) as f64)

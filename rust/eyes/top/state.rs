@@ -3,8 +3,9 @@
 
 use clap::ValueEnum;
 use hmm_eyes::counters::{Region, Snapshot, name_of};
+use hmm_eyes::places::{Share, shares};
 use hmm_eyes::rates::{Rates, to_ram};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Readings kept for the curves.
@@ -19,6 +20,8 @@ pub enum Sort {
     ToRam,
     /// CPU faults per second.
     Faults,
+    /// Memory on the device.
+    Resident,
     /// Pages moved since it opened the device.
     Total,
     /// Number.
@@ -30,7 +33,8 @@ impl Sort {
         match self {
             Self::ToDevice => Self::ToRam,
             Self::ToRam => Self::Faults,
-            Self::Faults => Self::Total,
+            Self::Faults => Self::Resident,
+            Self::Resident => Self::Total,
             Self::Total => Self::Process,
             Self::Process => Self::ToDevice,
         }
@@ -41,6 +45,7 @@ impl Sort {
             Self::ToDevice => "to device",
             Self::ToRam => "to RAM",
             Self::Faults => "faults",
+            Self::Resident => "on device",
             Self::Total => "total",
             Self::Process => "process",
         }
@@ -54,6 +59,8 @@ pub struct Row {
     /// Numbers of the regions it has open.
     pub device: String,
     pub rates: Rates,
+    /// What it has there; nothing if its page tables cannot be read.
+    pub share: Option<Share>,
     /// Pages moved since it opened the device.
     pub to_device: u64,
     pub to_ram: u64,
@@ -75,6 +82,8 @@ pub struct State {
     pub problem: Option<String>,
     now: Snapshot,
     before: Option<Snapshot>,
+    /// By process, in the order of the regions.
+    shares: BTreeMap<u64, Vec<Share>>,
     chosen: u64,
     history: BTreeMap<u64, History>,
 }
@@ -89,6 +98,7 @@ impl State {
             reverse: false,
             problem: None,
             chosen: now.regions.first().map_or(0, |region| region.number),
+            shares: look(&now),
             now,
             before: None,
             history: BTreeMap::new(),
@@ -97,6 +107,7 @@ impl State {
 
     /// The next reading.
     pub fn take(&mut self, now: Snapshot) {
+        self.shares = look(&now);
         self.before = Some(std::mem::replace(&mut self.now, now));
         self.problem = None;
         for region in &self.now.regions {
@@ -152,6 +163,15 @@ impl State {
         self.history.get(&region.number)
     }
 
+    /// Of what is in a region, what its processes have there in huge pages, in pages of 4 KiB;
+    /// nothing if one of them cannot be looked at.
+    pub fn huge(&self, region: &Region) -> Option<u64> {
+        let is = |other: &Region| other.number == region.number;
+        let index = self.now.regions.iter().position(is)?;
+        let mut ids = region.processes.iter().map(|process| process.id);
+        ids.try_fold(0, |sum, id| Some(sum + self.shares.get(&id)?[index].huge))
+    }
+
     fn seconds(&self) -> f64 {
         let before = self.before.as_ref().map(|before| before.at);
         before.map_or(1.0, |before| (self.now.at - before).as_secs_f64())
@@ -164,7 +184,7 @@ impl State {
     /// The processes of all regions, sorted; one that has two devices open is there twice.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
-        for region in &self.now.regions {
+        for (index, region) in self.now.regions.iter().enumerate() {
             for process in &region.processes {
                 let before = self.before.as_ref();
                 rows.push(Row {
@@ -172,16 +192,19 @@ impl State {
                     name: name_of(process.id),
                     device: region.number.to_string(),
                     rates: Rates::of_process(before, region, process.id, self.seconds()),
+                    share: self.shares.get(&process.id).map(|all| all[index]),
                     to_device: process.stats.get("to_device"),
                     to_ram: to_ram(&process.stats),
                 });
             }
         }
         let by = |a: f64, b: f64| b.total_cmp(&a);
+        let there = |row: &Row| row.share.map(|share| share.small + share.huge);
         rows.sort_by(|a, b| match self.sort {
             Sort::ToDevice => by(a.rates.to_device, b.rates.to_device),
             Sort::ToRam => by(a.rates.to_ram, b.rates.to_ram),
             Sort::Faults => by(a.rates.faults, b.rates.faults),
+            Sort::Resident => there(b).cmp(&there(a)),
             Sort::Total => (b.to_device + b.to_ram).cmp(&(a.to_device + a.to_ram)),
             Sort::Process => a.process.cmp(&b.process),
         });
@@ -190,4 +213,13 @@ impl State {
         }
         rows
     }
+}
+
+/// What every process has on the devices; those that cannot be looked at are left out.
+fn look(now: &Snapshot) -> BTreeMap<u64, Vec<Share>> {
+    let processes = now.regions.iter().flat_map(|region| &region.processes);
+    let ids: BTreeSet<u64> = processes.map(|process| process.id).collect();
+    ids.into_iter()
+        .filter_map(|id| Some((id, shares(u32::try_from(id).ok()?, &now.regions).ok()?)))
+        .collect()
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The same figures for pipes: a table, and JSON.
 
-use crate::state::State;
+use crate::state::{Row, State};
 use hmm_eyes::counters::{Counters, Region};
+use hmm_eyes::places::Share;
 use hmm_eyes::{PAGE, size};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -10,6 +11,12 @@ use std::fmt::Write;
 /// A share, or a dash where there is nothing to share.
 pub fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{share:.0}%"))
+}
+
+/// What a process has on a device; a question mark where that cannot be seen.
+pub fn on_device(row: &Row) -> String {
+    let bytes = |share: Share| size(((share.small + share.huge) * PAGE) as f64);
+    row.share.map_or_else(|| "?".to_owned(), bytes)
 }
 
 /// How full a region is, in percent.
@@ -20,7 +27,7 @@ pub fn used(region: &Region) -> f64 {
 
 pub fn text(state: &State) -> String {
     let mut out = format!(
-        "{:<3} {:<16} {:<8} {:>6} {:>6} {:>6} {:>6} {:>5} {:>5} {:>7} {:>7} {:>8} {:>6} {:>8}\n",
+        "{:<3} {:<16} {:<8} {:>6} {:>6} {:>6} {:>6} {:>5} {:>5} {:>7} {:>7} {:>8} {:>6} {:>8} {:>7}\n",
         "NR",
         "DEVICE",
         "KIND",
@@ -34,13 +41,14 @@ pub fn text(state: &State) -> String {
         "TORAM/s",
         "FAULTS/s",
         "SPARED",
-        "RETURNED"
+        "RETURNED",
+        "EVICTED"
     );
     for region in state.regions() {
         let rates = state.rates(region);
         let _ = writeln!(
             out,
-            "{:<3} {:<16} {:<8} {:>6} {:>5.0}% {:>6} {:>6} {:>4.0}% {:>5} {:>7} {:>7} {:>8.0} {:>6} {:>8}",
+            "{:<3} {:<16} {:<8} {:>6} {:>5.0}% {:>6} {:>6} {:>4.0}% {:>5} {:>7} {:>7} {:>8.0} {:>6} {:>8} {:>7}",
             region.number,
             region.device,
             region.kind,
@@ -55,23 +63,25 @@ pub fn text(state: &State) -> String {
             rates.faults,
             percent(rates.spared),
             percent(rates.returned),
+            size((region.stats.get("to_ram_evict") * PAGE) as f64),
         );
     }
     let rows = state.rows();
     if !rows.is_empty() {
         let _ = writeln!(
             out,
-            "\n{:<3} {:>8} {:<16} {:>7} {:>7} {:>8} {:>7} {:>7}",
-            "NR", "PROCESS", "NAME", "TODEV/s", "TORAM/s", "FAULTS/s", "TO DEV", "TO RAM"
+            "\n{:<3} {:>8} {:<16} {:>7} {:>7} {:>7} {:>8} {:>7} {:>7}",
+            "NR", "PROCESS", "NAME", "ON DEV", "TODEV/s", "TORAM/s", "FAULTS/s", "TO DEV", "TO RAM"
         );
     }
     for row in rows {
         let _ = writeln!(
             out,
-            "{:<3} {:>8} {:<16} {:>7} {:>7} {:>8.0} {:>7} {:>7}",
+            "{:<3} {:>8} {:<16} {:>7} {:>7} {:>7} {:>8.0} {:>7} {:>7}",
             row.device,
             row.process,
             row.name,
+            on_device(&row),
             size(row.rates.to_device),
             size(row.rates.to_ram),
             row.rates.faults,
@@ -105,6 +115,7 @@ pub fn json(state: &State) -> Value {
                 "faults_per_second": rates.faults,
                 "spared_percent": rates.spared,
                 "returned_percent": rates.returned,
+                "pages_in_huge": state.huge(region),
             })
         })
         .collect();
@@ -119,6 +130,7 @@ pub fn json(state: &State) -> Value {
                 "bytes_to_device_per_second": row.rates.to_device,
                 "bytes_to_ram_per_second": row.rates.to_ram,
                 "faults_per_second": row.rates.faults,
+                "pages_on_device": row.share.map(|share| share.small + share.huge),
                 "pages_to_device": row.to_device,
                 "pages_to_ram": row.to_ram,
             })

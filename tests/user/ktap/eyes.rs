@@ -29,6 +29,9 @@ pub const TESTS: &[Test] = &[
     test("eyes::hmmtop", hmmtop),
     test("eyes::hmm_map", map),
     test("eyes::record_and_replay", record),
+    test("eyes::trace_cmd_reads_the_events", trace_cmd),
+    test("eyes::perf_reads_the_events", perf),
+    test("eyes::bpftrace_reads_the_events", bpftrace),
 ];
 
 /// Everything the kernel said while `body` ran, about this process or about none.
@@ -388,6 +391,7 @@ fn hmmtop(env: &Env) -> Outcome {
     let row = row.ok_or_else(|| Stop::Fail(format!("not shown: {object}")))?;
     ensure_eq!(row["pages_to_device"], 512, "{object}");
     ensure_eq!(row["name"], "exe", "{object}");
+    ensure_eq!(row["pages_on_device"], 512, "{object}");
     let output = Command::new("hmmtop")
         .args(["--once", "-i", "0.1"])
         .output()?;
@@ -489,7 +493,89 @@ fn record(env: &Env) -> Outcome {
     Ok(())
 }
 
-/// For `hmm-record` to look at: moves some pages to the device and back.
+/// The victim below as a command line, moving 700 pages there and back in two batches each.
+fn moving(env: &Env) -> Result<[String; 5], Stop> {
+    let node = env.devices.first().and_then(|node| node.to_str());
+    let program = std::env::current_exe()?;
+    let words = [
+        program.to_str().ok_or("its name")?,
+        "--victim",
+        "move",
+        node.ok_or("no device")?,
+        "700",
+    ];
+    Ok(words.map(str::to_owned))
+}
+
+/// Pages moved by request, one way, in somebody else's text of the events.
+fn pages_in(text: &str, direction: &str) -> u64 {
+    let way = format!("direction={direction} cause=request ");
+    let ours = text
+        .lines()
+        .filter(|line| line.contains("migrate_end: ") && line.contains(&way));
+    let pages = ours.filter_map(|line| line.split_once(" small=")?.1.split(' ').next());
+    pages.filter_map(|pages| pages.parse::<u64>().ok()).sum()
+}
+
+fn shows_all(text: &str) -> Outcome {
+    for direction in ["to_device", "to_ram"] {
+        ensure_eq!(pages_in(text, direction), 700, "pages {direction}: {text}");
+    }
+    Ok(())
+}
+
+/// Runs one that came with this machine, not with us.
+fn foreign(program: &str, arguments: &[&str], rest: &[String]) -> Result<String, Stop> {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).args(rest).output()?;
+    said(program, &output)
+}
+
+fn trace_cmd(env: &Env) -> Outcome {
+    region(env)?;
+    let file = format!("/tmp/trace-cmd-{}.dat", std::process::id());
+    let record = ["record", "-q", "-e", "hmm_devmem", "-o", &file];
+    foreign("trace-cmd", &record, &moving(env)?)?;
+    let text = foreign("trace-cmd", &["report", "-i", &file], &[])?;
+    fs::remove_file(file)?;
+    shows_all(&text)
+}
+
+fn perf(env: &Env) -> Outcome {
+    region(env)?;
+    let file = format!("/tmp/perf-{}.data", std::process::id());
+    let end = "hmm_devmem:migrate_end";
+    let stat = ["stat", "-x", ",", "-o", &file, "-e", end, "--"];
+    foreign("perf", &stat, &moving(env)?)?;
+    let counts = fs::read_to_string(&file)?;
+    let count = counts.lines().find(|line| line.contains(end));
+    let count = count.and_then(|line| line.split(',').next()?.parse::<u64>().ok());
+    ensure!(count.is_some_and(|count| count >= 4), "{counts}");
+    let record = ["record", "-q", "-o", &file, "-e", end, "--"];
+    foreign("perf", &record, &moving(env)?)?;
+    let text = foreign("perf", &["script", "-i", &file], &[])?;
+    fs::remove_file(file)?;
+    shows_all(&text)
+}
+
+fn bpftrace(env: &Env) -> Outcome {
+    region(env)?;
+    let program = "tracepoint:hmm_devmem:migrate_end { @[args->direction] = sum(args->small); }";
+    let text = foreign(
+        "bpftrace",
+        &["-e", program, "-c", &moving(env)?.join(" ")],
+        &[],
+    )?;
+    let sums = text.lines().filter(|line| line.starts_with("@["));
+    ensure_eq!(
+        sums.filter(|line| line.ends_with(": 700")).count(),
+        2,
+        "{text}"
+    );
+    Ok(())
+}
+
+/// For a reader of the events to look at: moves some pages to the device and back.
 pub fn victim(words: &[String]) -> Outcome {
     let [node, pages] = words else {
         return Err("wants: NODE PAGES".into());
