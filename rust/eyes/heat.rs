@@ -125,8 +125,14 @@ impl Heat {
     }
 
     fn legend(&self, regions: &[Region]) -> Vec<(Place, String)> {
-        self.tally()
+        let tally = self.tally();
+        let touched: u64 = tally.values().sum();
+        let all: u64 = self.bands.iter().map(|band| band.mapping.pages()).sum();
+        let rest = (Place::None, all - touched.min(all));
+        let rest = Some(rest).filter(|rest| rest.1 != 0);
+        tally
             .into_iter()
+            .chain(rest)
             .map(|(place, pages)| {
                 let text = format!("{}: {}", place.name(regions), size((pages * PAGE) as f64));
                 (place, text)
@@ -293,7 +299,8 @@ mod tests {
              \x20 r RAM: 40.0K\n\
              \x20 a hmm_dmirror.0: 40.0K\n\
              \x20 B hmm_dmirror.1, huge: 80.0K\n\
-             \x20 s swapped out: 4.0K\n"
+             \x20 s swapped out: 4.0K\n\
+             \x20 . never touched: 104K\n"
         );
         assert!(heat.text(&regions(), true).contains("\x1b[48;2;"));
     }

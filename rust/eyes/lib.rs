@@ -10,6 +10,7 @@ pub mod places;
 pub mod policy;
 pub mod rates;
 pub mod recording;
+pub mod residency;
 pub mod svg;
 pub mod timeline;
 pub mod trace;
@@ -38,9 +39,29 @@ pub fn size(bytes: f64) -> String {
     format!("{value:.1}T")
 }
 
+/// A size for pictures, with its unit in full.
+#[must_use]
+pub fn bytes(pages: u64) -> String {
+    let short = size((pages * PAGE) as f64);
+    match short.strip_suffix('B') {
+        Some(bytes) => format!("{bytes} B"),
+        None => {
+            let (number, unit) = short.split_at(short.len() - 1);
+            format!("{number} {unit}iB")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{bytes, size};
+
+    #[test]
+    fn pictures_have_units() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1), "4.0 KiB");
+        assert_eq!(bytes(25_600), "100 MiB");
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -83,6 +83,31 @@ impl Svg {
     }
 }
 
+/// Where an axis from 0 to `end` is marked: at most ten times, at 1, 2 or 5 times a power of ten.
+#[must_use]
+pub fn ticks(end: f64) -> Vec<f64> {
+    if !(end.is_finite() && end > 0.0) {
+        return vec![0.0];
+    }
+    let power = 10_f64.powf((end / 10.0).log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
+    let step = steps.into_iter().find(|step| end / step <= 10.0);
+    let step = step.unwrap_or(10.0 * power);
+    let mut marks = vec![0.0];
+    while marks.len() as f64 * step <= end * (1.0 + 1e-9) {
+        marks.push(marks.len() as f64 * step);
+    }
+    marks
+}
+
+/// A mark of an axis in seconds, as exact as the distance of its marks wants it.
+#[must_use]
+pub fn seconds(mark: f64, marks: &[f64]) -> String {
+    let step = marks.get(1).copied().unwrap_or(1.0);
+    let digits = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{mark:.digits$} s")
+}
+
 // In pieces: it is a name, not an address.
 const NAMESPACE: [&str; 3] = ["http:", "//www.w3.org", "/2000/svg"];
 
@@ -189,6 +214,19 @@ mod tests {
         assert!(text.contains("<title>a&lt;b</title></rect>"), "{text}");
         assert!(text.contains(">x&gt;y</text>"), "{text}");
         assert!(text.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn marks_are_round() {
+        assert_eq!(ticks(0.0), [0.0]);
+        assert_eq!(ticks(f64::NAN), [0.0]);
+        assert_eq!(ticks(10.0).len(), 11);
+        assert_eq!(ticks(51.09), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
+        let marks = ticks(0.73);
+        assert_eq!(marks.len(), 8);
+        assert_eq!(seconds(marks[7], &marks), "0.7 s");
+        assert_eq!(seconds(20.0, &ticks(51.09)), "20 s");
+        assert_eq!(seconds(0.5, &ticks(4.7)), "0.5 s");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A recording as a picture: what is on the device over time, and what moves each way, by cause.
 
+use crate::bytes;
 use crate::recording::{RESIDENT, Recording};
 use crate::svg::{self, Svg};
-use crate::{PAGE, size};
 
 const WIDTH: f64 = 960.0;
-const LEFT: f64 = 70.0;
+const LEFT: f64 = 76.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 76.0;
 const RESIDENCY: f64 = 110.0;
@@ -88,10 +88,6 @@ impl Parts {
     }
 }
 
-fn bytes(pages: u64) -> String {
-    size((pages * PAGE) as f64)
-}
-
 /// The picture.
 #[must_use]
 pub fn draw(recording: &Recording) -> String {
@@ -144,7 +140,11 @@ pub fn draw(recording: &Recording) -> String {
 fn residency(svg: &mut Svg, parts: &Parts, step: f64) {
     let peak = parts.resident.iter().copied().max().unwrap_or(0);
     let floor = TOP + RESIDENCY;
-    svg.text((LEFT, TOP - 6.0), "on the device", "fill=\"#5b6472\"");
+    svg.text(
+        (LEFT, TOP - 6.0),
+        "memory on the device",
+        "fill=\"#5b6472\"",
+    );
     frame(svg, TOP, &bytes(peak), floor);
     let mut line = format!("M{LEFT:.1} {floor:.1}");
     for (i, &pages) in (0_u32..).zip(&parts.resident) {
@@ -220,16 +220,13 @@ fn bars(svg: &mut Svg, parts: &Parts, step: f64) {
 
 fn axis(svg: &mut Svg, parts: &Parts) {
     let y = TOP + RESIDENCY + GAP + 2.0 * HALF + 16.0;
-    for tenth in 0..=10_u8 {
-        let share = f64::from(tenth) / 10.0;
-        let x = LEFT + (WIDTH - LEFT - RIGHT) * share;
-        let anchor = match tenth {
-            0 => "start",
-            10 => "end",
-            _ => "middle",
-        };
+    let marks = svg::ticks(parts.seconds);
+    for &mark in &marks {
+        let x = LEFT + (WIDTH - LEFT - RIGHT) * mark / parts.seconds;
+        // The last one stays inside.
+        let anchor = if x > WIDTH - 40.0 { "end" } else { "middle" };
         let style = format!("text-anchor=\"{anchor}\" fill=\"#5b6472\"");
-        svg.text((x, y), &format!("{:.2} s", parts.seconds * share), &style);
+        svg.text((x, y), &svg::seconds(mark, &marks), &style);
     }
 }
 

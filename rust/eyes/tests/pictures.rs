@@ -3,13 +3,14 @@
 
 use hmm_eyes::heat::Heat;
 use hmm_eyes::places::{Mapping, Place};
-use hmm_eyes::{recording, svg, timeline};
+use hmm_eyes::{recording, residency, svg, timeline};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::path::Path;
 use std::process::Command;
 
 type Pixels = HashMap<[u8; 3], usize>;
@@ -27,7 +28,15 @@ fn draw(name: &str, picture: &str) -> (u32, u32, Pixels) {
         .expect("rsvg-convert; next: apt-get install librsvg2-bin");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.is_empty(), "{name}: {said}");
-    let decoder = png::Decoder::new(BufReader::new(File::open(&result).expect("a picture")));
+    let points = points(&result);
+    fs::remove_file(source).expect("removed");
+    fs::remove_file(result).expect("removed");
+    points
+}
+
+/// The same of a picture in a file.
+fn points(file: &Path) -> (u32, u32, Pixels) {
+    let decoder = png::Decoder::new(BufReader::new(File::open(file).expect("a picture")));
     let mut reader = decoder.read_info().expect("PNG");
     let mut points = vec![0; reader.output_buffer_size()];
     let info = reader.next_frame(&mut points).expect("a frame");
@@ -36,8 +45,6 @@ fn draw(name: &str, picture: &str) -> (u32, u32, Pixels) {
     for point in points[..info.buffer_size()].chunks_exact(step) {
         *pixels.entry([point[0], point[1], point[2]]).or_default() += 1;
     }
-    fs::remove_file(source).expect("removed");
-    fs::remove_file(result).expect("removed");
     (info.width, info.height, pixels)
 }
 
@@ -62,6 +69,72 @@ fn a_timeline() {
     ] {
         has(&pixels, name, colour, 300);
     }
+}
+
+#[test]
+fn residency_over_time() {
+    let picture = residency::draw("programs", &residency::example());
+    let (width, height, pixels) = draw("residency", &picture);
+    assert!(width == 960 && height > 300, "{width} x {height}");
+    // Two curves that are half full.
+    has(&pixels, "curves", [0x0e, 0x7c, 0x86], 2 * 700 * 70 / 3);
+    has(&pixels, "the page", [0xfb, 0xfc, 0xfd], 100_000);
+}
+
+#[test]
+fn a_map_of_a_process_in_points() {
+    let place = std::env::temp_dir().join(format!("hmm-map-{}.png", std::process::id()));
+    let output = Command::new(env!("CARGO_BIN_EXE_hmm-map"))
+        .arg("--png")
+        .arg(&place)
+        .arg(std::process::id().to_string())
+        .output()
+        .expect("hmm-map");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let (.., pixels) = points(&place);
+    fs::remove_file(place).expect("removed");
+    let (r, g, b) = Place::Ram(false).colour();
+    has(&pixels, "RAM", [r, g, b], 1000);
+}
+
+#[test]
+fn a_page_is_whole_and_needs_nothing_else() {
+    let page = timeline::page(&recording::example());
+    let (head, rest) = page.split_once("<svg ").expect("a picture");
+    let (picture, table) = rest.split_once("</svg>").expect("its end");
+    let (.., pixels) = draw("page", &format!("<svg {picture}</svg>\n"));
+    has(&pixels, "evicted, in the page", [0xb4, 0x48, 0x3a], 300);
+    // All but its first line is XML, too, which a strict reader takes.
+    let body = page.strip_prefix("<!DOCTYPE html>\n").expect("HTML");
+    let body = body.replace("<meta charset=\"utf-8\">", "");
+    assert_eq!(tags(&body), Vec::<String>::new(), "left open");
+    for part in [head, table] {
+        for word in ["src=", "href=", "url(", "@import", "<script", "<link"] {
+            assert!(!part.contains(word), "{word} in the page");
+        }
+    }
+}
+
+/// Elements that are not closed, or closed and not open; by a reader that forgives nothing.
+fn tags(text: &str) -> Vec<String> {
+    let mut open: Vec<String> = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('<') {
+        assert!(!before.contains('>'), "> where no tag is: {before}");
+        let end = if after.starts_with("!--") { "-->" } else { ">" };
+        let (tag, after) = after.split_once(end).expect("the end of a tag");
+        rest = after;
+        let name = tag.split([' ', '/']).find(|word| !word.is_empty());
+        let name = name.unwrap_or("").to_owned();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop().as_ref(), Some(&name), "closed in disorder");
+        } else if !tag.starts_with("!--") && !tag.ends_with('/') {
+            assert_eq!(tag.matches('"').count() % 2, 0, "quotes in <{tag}>");
+            open.push(name);
+        }
+    }
+    open
 }
 
 #[test]
