@@ -241,10 +241,16 @@ impl Space {
     pub fn open(process: u32, all: bool) -> io::Result<Self> {
         let place = |name: &str| format!("/proc/{process}/{name}");
         let explain = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::other(format!("there is no process {process}")),
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), format!("there is no process {process}"))
+            }
             _ => io::Error::other(format!("process {process}: {error}\nnext: run it as root")),
         };
         let maps = std::fs::read_to_string(place("maps")).map_err(explain)?;
+        if maps.is_empty() {
+            let why = format!("process {process} has no memory, or has ended");
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
         let mappings = maps.lines().filter_map(Mapping::parse);
         let mut space = Self {
             pagemap: File::open(place("pagemap")).map_err(explain)?,

@@ -67,7 +67,7 @@ def show(only: str | None) -> int:
         page += _page(act)
         if pictures:
             names = ", ".join(picture["name"] for picture in pictures)
-            page += ["", f"  Pictures of sqlite3: target/demo/{name}-* ({names})"]
+            page += ["", f"  Pictures: target/demo/{name}-* ({names})"]
     page += _verdict(acts)
     (folder / "demo.txt").write_text("\n".join(page) + "\n")
     print("\n".join(_coloured(line) for line in page))

@@ -61,6 +61,7 @@ def _fill(text: str, name: str, body: str) -> str:
 
 
 PICTURES = {
+    "residency.svg": "programs under hmm-run: how much of each is on the device over time",
     "hmmtop.svg": "hmmtop: devices, and who moves what",
     "timeline.svg": "timeline: what is on the device, and what moved each way, by cause",
     "map.svg": "heat map of a program's memory",

@@ -82,9 +82,7 @@ fn run(args: &Args) -> io::Result<()> {
     };
     for number in 1.. {
         match once(args, Some(number)) {
-            Err(_) if number > 1 && !Path::new(&format!("/proc/{}", args.process)).exists() => {
-                break;
-            }
+            Err(error) if number > 1 && error.kind() == io::ErrorKind::NotFound => break,
             other => other?,
         }
         std::thread::sleep(Duration::from_secs_f64(pause));

@@ -5,6 +5,7 @@
 use hmm_eyes::counters;
 use hmm_eyes::heat::Heat;
 use hmm_eyes::places::Place;
+use hmm_eyes::residency::{self, Curve};
 use hmm_uapi::Device;
 use serde_json::{Value, json};
 use std::error::Error;
@@ -113,36 +114,33 @@ impl Demo {
         let rows = self.write("rows", |out| rows(out, &lines))?;
         let sql = self.write("sql", |out| sql(out, &rows))?;
 
-        let mut fine = self.perform(&Act {
-            name: "sort",
-            program: &["sort"],
-            input: &words,
-        })?;
-        fine &= self.perform(&Act {
-            name: "xz",
-            program: &["xz", "-2", "-c"],
-            input: &plain,
-        })?;
+        let mut fine = true;
+        let mut curves = Vec::new();
+        let mut perform = |name: &str, program: &[&str], input: &Path| -> Result<()> {
+            let (same, curve) = self.perform(&Act {
+                name,
+                program,
+                input,
+            })?;
+            fine &= same;
+            curves.push(curve);
+            Ok(())
+        };
         let packed = self.dir.join("xz.out");
-        fine &= self.perform(&Act {
-            name: "xz -d",
-            program: &["xz", "-d", "-c"],
-            input: &packed,
-        })?;
+        perform("sort", &["sort"], &words)?;
+        perform("xz", &["xz", "-2", "-c"], &plain)?;
+        perform("xz -d", &["xz", "-d", "-c"], &packed)?;
+        perform("sqlite3", &["sqlite3", "-batch", ":memory:"], &sql)?;
         if fs::read(self.dir.join("xz -d.out"))? != fs::read(&plain)? {
             eprintln!("hmm-demo: what xz unpacked is not what it packed");
             fine = false;
         }
-        let act = Act {
-            name: "sqlite3",
-            program: &["sqlite3", "-batch", ":memory:"],
-            input: &sql,
-        };
-        fine &= self.perform(&act)?;
         if !fs::read_to_string(self.dir.join("sqlite3.out"))?.ends_with("ok\n") {
             eprintln!("hmm-demo: the integrity check of sqlite3 is not ok");
             fine = false;
         }
+        let picture = residency::draw("Unmodified programs under hmm-run", &curves);
+        tell(&json!({"kind": "file", "name": "residency.svg", "text": picture}));
         self.pictures(&sql)?;
         fs::remove_dir_all(&self.dir)?;
         Ok(fine)
@@ -213,7 +211,7 @@ impl Demo {
     }
 
     /// Runs a program plain and under hmm-run and tells of both.
-    fn perform(&self, act: &Act) -> Result<bool> {
+    fn perform(&self, act: &Act) -> Result<(bool, Curve)> {
         let path = |end: &str| self.dir.join(format!("{}.{end}", act.name));
         let (plain, moved, figures, places) =
             (path("plain"), path("out"), path("json"), path("places"));
@@ -252,12 +250,17 @@ impl Demo {
             "output_bytes": fs::metadata(&moved)?.len(),
             "identical": identical,
         }));
-        tell(&picture(act.name, &fs::read_to_string(&places)?));
+        let points = points(&fs::read_to_string(&places)?);
+        tell(&picture(act.name, &points));
         fs::remove_file(&plain)?;
         if !identical {
             eprintln!("hmm-demo: the output of {} differs under hmm-run", act.name);
         }
-        Ok(identical)
+        let curve = Curve {
+            name: act.name.into(),
+            points,
+        };
+        Ok((identical, curve))
     }
 }
 
@@ -327,8 +330,8 @@ fn sql(out: &mut impl Write, rows: &Path) -> std::io::Result<()> {
     )
 }
 
-/// The residency lines as points at equal distances: pages on the device.
-fn picture(name: &str, lines: &str) -> Value {
+/// The lines that hmm-run writes about residency: milliseconds, and pages on the device from then on.
+fn points(lines: &str) -> Vec<(u64, u64)> {
     let mut points: Vec<(u64, u64)> = Vec::new();
     for line in lines.lines() {
         if let Ok(line) = serde_json::from_str::<Value>(line) {
@@ -337,6 +340,11 @@ fn picture(name: &str, lines: &str) -> Value {
             points.push((number("end_ms"), number("on_device_after")));
         }
     }
+    points
+}
+
+/// Points at equal distances.
+fn picture(name: &str, points: &[(u64, u64)]) -> Value {
     let last = points.last().map_or(0, |point| point.0);
     let columns = COLUMNS.min(points.len() * 4);
     let ms: Vec<u64> = (1..=columns as u64)
@@ -397,7 +405,7 @@ mod tests {
     fn a_picture_holds_what_was_there() {
         let lines = "{\"ms\":0,\"end_ms\":50,\"on_device\":0,\"on_device_after\":8}\n\
                      {\"ms\":100,\"end_ms\":120,\"on_device\":4,\"on_device_after\":6}\n";
-        let picture = picture("x", lines);
+        let picture = picture("x", &points(lines));
         let ms: Vec<_> = picture["ms"]
             .as_array()
             .unwrap()
@@ -414,7 +422,7 @@ mod tests {
 
     #[test]
     fn nothing_seen_is_an_empty_picture() {
-        assert_eq!(picture("x", "")["resident"], json!([]));
+        assert_eq!(picture("x", &points(""))["resident"], json!([]));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub const TESTS: &[Test] = &[
     test("eyes::fdinfo", fdinfo),
     test("eyes::hmmtop", hmmtop),
     test("eyes::hmm_map", map),
+    test("eyes::hmm_map_knows_every_place", every_place),
+    test("eyes::hmm_map_watches", watch),
     test("eyes::record_and_replay", record),
     test("eyes::trace_cmd_reads_the_events", trace_cmd),
     test("eyes::perf_reads_the_events", perf),
@@ -455,6 +457,92 @@ fn map(env: &Env) -> Outcome {
         Ok(())
     })?
     .join()
+}
+
+/// Twenty pages each on one device, on the other, for a device alone, in swap, and in RAM.
+fn every_place(env: &Env) -> Outcome {
+    const MADV_PAGEOUT: i32 = 21;
+    let (device, other) = (env.open()?, env.open_second()?);
+    let names = [region(env)?.device, "hmm_dmirror.1".to_owned()];
+    // A mapping of its own, as above.
+    let buffer = Buffer::filled(102, 13)?;
+    for page in [0, 101] {
+        buffer.protect(page..page + 1, libc::PROT_NONE)?;
+    }
+    let me = std::process::id().to_string();
+    let show = || {
+        let words = ["--columns", "100", "--rows", "10000", &me];
+        said("hmm-map", &Command::new("hmm-map").args(words).output()?)
+    };
+    let swapped = "s".repeat(20);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !show()?.contains(&swapped) {
+        ensure!(
+            Instant::now() < end,
+            "swap (/modules/disk/on) takes nothing: {}",
+            show()?
+        );
+        buffer.advise(61..81, MADV_PAGEOUT)?;
+        sleep_ms(50);
+    }
+    device.mv(buffer.part(1..21), Direction::ToDevice)?;
+    other.mv(buffer.part(21..41), Direction::ToDevice)?;
+    let mut seen = vec![0; 20 * 4096];
+    let alone = match device.exclusive(buffer.at(41), &mut seen) {
+        Err(error) if error.errno == libc::EOPNOTSUPP => "r",
+        other => {
+            other?;
+            "x"
+        }
+    };
+    let regions = counters::read(Path::new(counters::ROOT))?.regions;
+    let letter = |name: &String| -> Result<String, Stop> {
+        let index = regions.iter().position(|region| region.device == *name);
+        let place = Place::Device(index.ok_or("no region")?, false);
+        Ok(place.letter().to_string())
+    };
+    let [first, second] = [letter(&names[0])?, letter(&names[1])?];
+    let row = [&first, &second, alone, "s", "r"].map(|letter| letter.repeat(20));
+    let (row, text) = (row.concat(), show()?);
+    ensure!(text.contains(&format!("  {row}\n")), "no row {row}: {text}");
+    for name in [names[0].as_str(), &names[1], "swapped out", "RAM"] {
+        ensure!(
+            text.contains(&format!(" {name}: ")),
+            "{name} is not in the legend: {text}"
+        );
+    }
+    buffer.verify_pages(1..101, 13)
+}
+
+/// A picture every tenth of a second until the process ends.
+fn watch(_env: &Env) -> Outcome {
+    let mut sleep = Command::new("sleep").arg("1").spawn()?;
+    let id = sleep.id().to_string();
+    let file = |end: &str| format!("/tmp/watch-{}{end}", std::process::id());
+    let frame = file(".svg");
+    let words = ["--watch", "0.1", "--svg", &frame, &id];
+    let mut map = Command::new("hmm-map").args(words).spawn()?;
+    sleep.wait()?;
+    ensure!(
+        map.wait()?.success(),
+        "hmm-map does not end well with its process"
+    );
+    let mut frames = 0;
+    while let Ok(picture) = fs::read_to_string(file(&format!("-{:04}.svg", frames + 1))) {
+        ensure!(picture.ends_with("</svg>\n"), "half a picture: {picture}");
+        fs::remove_file(file(&format!("-{:04}.svg", frames + 1)))?;
+        frames += 1;
+    }
+    ensure!(frames >= 2, "{frames} pictures");
+    // What draws points is not in this machine.
+    let words = ["--png", &file(".png"), &std::process::id().to_string()];
+    let output = Command::new("hmm-map").args(words).output()?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        !output.status.success() && error.contains("next: apt-get install librsvg2-bin"),
+        "{error}"
+    );
+    Ok(())
 }
 
 fn record(env: &Env) -> Outcome {
