@@ -1,18 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Makes the Debian packages from the release archive and from nothing else:
+# Makes the Debian packages from the release archive and, with BINDIR, from the programs there:
 #
-#   deb.sh ARCHIVE.tar.xz OUTDIR
+#   deb.sh ARCHIVE.tar.xz OUTDIR [BINDIR]
 #
 # hmm-devmem-dkms: the modules' sources for DKMS, with the core's object, and hmm-doctor.
 # hmm-devmem-dev:  the headers for other modules, and what finds the symbols.
+# hmm-devmem-tools: hmm-run and the programs that show what happens; only with BINDIR.
 # DEBEMAIL and DEBFULLNAME name the maintainer.
 set -eu
 LC_ALL=C
 export LC_ALL
 
-archive=$1 out=$2
+archive=$1 out=$2 bin=${3:-}
 name=hmm-devmem
 version=$(basename "$archive" .tar.xz)
 version=${version#"$name"-}
@@ -131,4 +132,39 @@ and that of Linux 4.14 to 5.2, linux/hmm.h.
 
 One line in a Kbuild, "include /usr/include/hmm-devmem/hmm.mk", sets the flags
 and finds the symbols of the installed module; pkg-config knows them too.
+END
+
+[ -n "$bin" ] || exit 0
+
+# --- the programs -----------------------------------------------------------
+package=$name-tools
+root=$work/$package
+tools="hmm-run hmmtop hmm-map hmm-record hmm-replay"
+
+# manual PROGRAM: its --help as a page of the manual.
+manual() {
+	COLUMNS=78 "$root/usr/bin/$1" --help >"$work/help"
+	{
+		printf '.TH %s 1 "" "%s %s"\n.SH NAME\n%s \\- ' "$(echo "$1" | tr a-z A-Z)" "$name" "$version" "$1"
+		COLUMNS=999 "$root/usr/bin/$1" --help | sed -n '1{s/\.$//;p}'
+		printf '.SH DESCRIPTION\n.nf\n'
+		sed "1,/^\$/d; s/[\\]/\\\\/g; s/-/\\\\-/g; s/^[.']/\\\\\&&/" "$work/help"
+	} | gzip -9n >"$root/usr/share/man/man1/$1.1.gz"
+}
+
+mkdir -p "$root/usr/bin" "$root/usr/lib/hmm" "$root/usr/share/man/man1"
+for tool in $tools; do
+	strip -o "$root/usr/bin/$tool" "$bin/$tool"
+	chmod 755 "$root/usr/bin/$tool"
+	manual "$tool"
+done
+strip --strip-unneeded -o "$root/usr/lib/hmm/libhmm_run.so" "$bin/libhmm_run.so"
+chmod 644 "$root/usr/lib/hmm/libhmm_run.so"
+glibc=$(objdump -T "$root"/usr/bin/* "$root"/usr/lib/hmm/* | sed -n 's/.*[( ]GLIBC_\([0-9.]*\).*/\1/p' | sort -Vu | tail -n 1)
+documents
+control amd64 "libc6 (>= $glibc), libgcc-s1" "hmm-devmem-dkms" \
+	"device memory for Linux drivers (programs)" <<'END'
+hmm-run runs a program with its memory on a device. hmmtop shows devices and
+who moves what, hmm-map where the memory of a process is; hmm-record writes
+down what happens, and hmm-replay draws it and tries other policies on it.
 END

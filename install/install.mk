@@ -10,8 +10,11 @@ dist: core ## make the release archive: all sources and the core's object, so th
 	@mkdir -p $(DIST)
 	@sh install/dist.sh $(DIST)/hmm-devmem-$(HMM_VERSION).tar.xz target/core/hmm_core.o
 
-.PHONY: deb
-deb: dist ## make the Debian packages from the release archive: modules for DKMS, headers for other modules
+.PHONY: deb deb-modules
+deb: dist ## make the Debian packages: modules for DKMS, headers for other modules, the programs
+	cargo build --release --locked -p hmm-run -p hmm-eyes
+	@sh install/deb.sh $(DIST)/hmm-devmem-$(HMM_VERSION).tar.xz $(DIST) target/release
+deb-modules: dist ## the same without the programs, for which no Rust is needed
 	@sh install/deb.sh $(DIST)/hmm-devmem-$(HMM_VERSION).tar.xz $(DIST)
 
 # --- Signing, for Secure Boot ---

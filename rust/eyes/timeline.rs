@@ -247,7 +247,7 @@ pub fn page(recording: &Recording) -> String {
     format!(
         "<!DOCTYPE html>\n<!-- SPDX-License-Identifier: GPL-2.0 -->\n<html lang=\"en\"><head>\
          <meta charset=\"utf-8\"><title>{title}</title>\n<style>body{{font:14px sans-serif;\
-         margin:24px;color:{INK}}}td,th{{padding:2px 14px 2px 0;text-align:left}}\
+         margin:24px;color:{INK};background:#fbfcfd}}table{{margin:12px 16px}}td,th{{padding:2px 14px 2px 0;text-align:left}}\
          svg{{max-width:100%;height:auto}}</style></head>\n<body>\n{}\n<table><tr><th>way</th>\
          <th>cause</th><th>pages</th><th>bytes</th></tr>\n{rows}</table>\n</body></html>\n",
         draw(recording)

@@ -157,14 +157,15 @@ def _debs(tarball: Path) -> dict[str, Path]:
     place = fresh("deb")
     following = version() + "+next"
     with Step("packages", "install-deb") as step:
-        step.run(["sh", "install/deb.sh", tarball, place], hint="make deb")
+        step.run(["make", "user"], hint="make user")
+        step.run(["sh", "install/deb.sh", tarball, place, "target/release"], hint="make deb")
         source = fresh("next") / f"hmm-devmem-{following}"
         step.run(["tar", "-xf", tarball, "-C", source.parent])
         (source.parent / tarball.name.removesuffix(".tar.xz")).rename(source)
         for file in ("Cargo.toml", "dkms.conf"):
             path = source / file
             path.write_text(path.read_text().replace(f'"{version()}"', f'"{following}"', 1))
-        step.run(["make", "deb"], cwd=source, env={"SOURCE_DATE_EPOCH": EPOCH})
+        step.run(["make", "deb-modules"], cwd=source, env={"SOURCE_DATE_EPOCH": EPOCH})
         for deb in (source / "target/dist").glob("*.deb"):
             shutil.copy(deb, place)
         for what in ("image", "headers"):
@@ -240,6 +241,15 @@ def _install(results: Results, group: str, machine: Machine, kernels: list[Kerne
     code, text = machine.run(f"dpkg -i /deb/hmm-devmem-dkms_{version()}_amd64.deb /deb/hmm-devmem-dev_{version()}_all.deb", check=False)
     results.add(group, "the packages install", code == 0, text.splitlines())
     _has(results, group, machine, kernels[0], version())
+    tools = f"/deb/hmm-devmem-tools_{version()}_amd64.deb"
+    machine.run(f"dpkg -i {tools}")
+    for tool in ("hmm-run", "hmmtop", "hmm-map", "hmm-record", "hmm-replay"):
+        code, text = machine.run(f"{tool} --version && {tool} --help && dpkg-deb --fsys-tarfile {tools} |"
+                                 f" tar -xO ./usr/share/man/man1/{tool}.1.gz | zcat", check=False)
+        good = text.startswith(f"{tool} {version()}\n") and "Usage:" in text and f"\n{tool} \\- " in text
+        results.add(group, f"{tool} of its package runs, and has a page of the manual", code == 0 and good, text.splitlines()[:20])
+    code, text = machine.run("hmmtop --once", check=False)
+    results.add(group, "without the module hmmtop says what to do", code == 1 and "next: modprobe hmm_devmem" in text, [text])
     if machine.name == "trixie":
         code, text = machine.run(f"lintian --allow-root --fail-on error /deb/hmm-devmem-*_{version()}_*.deb", check=False)
         results.add(group, "lintian finds no error", code == 0, text.splitlines())
@@ -323,7 +333,7 @@ def _upgrade(results: Results, group: str, machine: Machine, kernels: list[Kerne
 
 
 def _purge(results: Results, group: str, machine: Machine, kernels: list[Kernel]) -> None:
-    code, text = machine.run("dpkg --purge hmm-devmem-dkms hmm-devmem-dev; rm -r /tmp/*", check=False)
+    code, text = machine.run("dpkg --purge hmm-devmem-dkms hmm-devmem-dev hmm-devmem-tools; rm -r /tmp/*", check=False)
     results.add(group, "the packages are removed", code == 0, text.splitlines())
 
 

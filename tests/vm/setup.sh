@@ -27,6 +27,9 @@ command -v cargo-fmt >/dev/null 2>&1 || want="$want rustfmt$web"
 # Pictures are drawn in a test, so that a broken one is noticed.
 want="$want librsvg2-bin fonts-dejavu-core"
 
+# What reads our tracepoints, beside our own programs.
+want="$want trace-cmd linux-perf bpftrace"
+
 # The fuzzer's engine is C++. Coverage is read with the tools of the LLVM that the compiler has; Debian 12's has 22.
 want="$want g++"
 llvm=$(rustc -Vv 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
