@@ -85,6 +85,10 @@ hmm-tests: setup core ## run the kernel's own HMM selftests on our device (KERNE
 bench-vm: setup ## count instructions per page in a machine, beside the kernel's own test driver
 	@$(VM) bench $(KERNEL:%=--kernel %)
 
+.PHONY: bench-trace
+bench-trace: setup ## count what tracepoints cost per page: not compiled in, unused, used
+	@$(VM) bench-trace $(KERNEL:%=--kernel %)
+
 .PHONY: soak
 soak: setup core user ## random operations for hours: 10 million, or OPS=, from SEED=, on KERNEL= and MACHINE=
 	@$(PYTHON) tests/vm/soak.py $(KERNEL:%=--kernel %) $(MACHINE:%=--machine %) $(OPS:%=--ops %) $(SEED:%=--seed %)

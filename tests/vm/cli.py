@@ -21,6 +21,7 @@ import klog
 import readme
 import selftests
 import suite
+import tracing
 from initramfs import Tree
 from progress import Failure
 
@@ -87,6 +88,11 @@ def _bench(arguments: argparse.Namespace) -> int:
     return bench.run(arguments.kernel)
 
 
+def _trace(arguments: argparse.Namespace) -> int:
+    """Count what tracepoints cost."""
+    return tracing.run(arguments.kernel)
+
+
 def _update(_arguments: argparse.Namespace) -> int:
     """Refresh the package lists and fetch kernels and build roots that became newer."""
     kernel.archive().refresh(force=True)
@@ -143,6 +149,10 @@ def main() -> int:
     count = commands.add_parser("bench", help=_bench.__doc__)
     count.add_argument("--kernel", help="one kernel of the list")
     count.set_defaults(call=_bench)
+
+    traced = commands.add_parser("bench-trace", help=_trace.__doc__)
+    traced.add_argument("--kernel", help="one kernel of the list")
+    traced.set_defaults(call=_trace)
 
     commands.add_parser("update", help=_update.__doc__).set_defaults(call=_update)
     commands.add_parser("readme", help=readme.renew.__doc__).set_defaults(call=lambda _: readme.renew())

@@ -45,6 +45,9 @@ def _results() -> dict[str, str]:
         parts["demo"] = _code(demo.read_text())
     if bench.exists():
         parts["bench"] = bench.read_text().strip()
+    trace = cache.TARGET / "bench-trace.md"
+    if trace.exists():
+        parts["trace"] = trace.read_text().strip()
     core = cache.TARGET / "bench.md"
     if core.exists():
         parts["core"] = core.read_text().strip()
