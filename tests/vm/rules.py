@@ -68,10 +68,11 @@ def _without_licence() -> Iterator[str]:
             yield str(name)
 
 
-def _missing_pictures() -> Iterator[str]:
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme.README.read_text()):
-        if not (cache.TREE / picture).is_file():
-            yield f"README.md: there is no {picture}; next: make demo && make readme"
+def _missing_links() -> Iterator[str]:
+    for page in filter(lambda name: name.suffix == ".md", files()):
+        for link in re.findall(r"\]\(([^)#\s]+)", (cache.TREE / page).read_text()):
+            if not (cache.TREE / page.parent / link).is_file():
+                yield f"{page}: there is no {link}" + ("; next: make demo && make readme" if link.startswith("pictures/") else "")
 
 
 def _unformatted() -> Iterator[str]:
@@ -104,7 +105,7 @@ def _is_kernel_code(name: Path) -> bool:
 RULES: dict[str, Callable[[], Iterator[str]]] = {
     "every file names its licence": _without_licence,
     "the driver in README.md is the one that is compiled": readme.stale,
-    "every picture of README.md is there": _missing_pictures,
+    "every picture and link of a page is there": _missing_links,
     "no version or feature #if outside c/compat": _version_branches,
     "every compile probe names the change that it is about, and its release": _uncited,
     "Rust is as rustfmt writes it": _unformatted,
