@@ -142,6 +142,57 @@ static void finish(struct hmm_region *region, struct hmm_copy *copy)
 		fail_all(copy, err);
 }
 
+/* What becomes of a segment that could not be copied. */
+typedef void failed_fn(struct hmm_region *region, struct hmm_batch *b,
+		       const struct hmm_segment *seg);
+
+/*
+ * Sort out what the driver could not do. Where it asks for the pages of a segment one by one, a
+ * bad page does not fail its neighbours; a 2 MiB folio moves as a whole or not at all. Returns how
+ * many pages have failed.
+ */
+static unsigned int sort_out(struct hmm_region *region, struct hmm_batch *b,
+			     const struct hmm_copy *all, unsigned int nr,
+			     int (*fn)(struct hmm_region *region, struct hmm_copy *copy),
+			     failed_fn *failed)
+{
+	unsigned int i, npages = 0;
+	struct hmm_segment seg;
+	dma_addr_t dma;
+	u32 page;
+
+	for (i = 0; i < nr; i++) {
+		seg = b->seg[i];
+		if (!seg.status)
+			continue;
+		if (seg.status != -EAGAIN || hmm_entry_order(b->dst[seg.entry])) {
+			failed(region, b, &seg);
+			npages += seg.npages;
+			continue;
+		}
+		for (page = 0; page < b->seg[i].npages; page++) {
+			struct hmm_copy copy = { .seg = &seg, .nr = 1, .npages = 1, .peer = all->peer };
+
+			seg.src = b->seg[i].src + page;
+			seg.dst = b->seg[i].dst + page;
+			seg.entry = b->seg[i].entry + page;
+			seg.npages = 1;
+			seg.status = 0;
+			if (all->dma) {
+				dma = all->dma[i] + ((dma_addr_t)page << PAGE_SHIFT);
+				copy.dma = &dma;
+			}
+			submit(region, &copy, fn);
+			finish(region, &copy);
+			if (!seg.status)
+				continue;
+			failed(region, b, &seg);
+			npages++;
+		}
+	}
+	return npages;
+}
+
 /* A failed segment to the device: its frames go back, its pages stay in RAM. */
 static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
 			const struct hmm_segment *seg)
@@ -159,15 +210,6 @@ static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
 			     b->dst[i] >> MIGRATE_PFN_SHIFT);
 		b->dst[i] = 0;
 	}
-}
-
-static void drop_failed(struct hmm_region *region, struct hmm_batch *b, unsigned int nr)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++)
-		if (b->seg[i].status)
-			drop_frames(region, b, &b->seg[i]);
 }
 
 /**
@@ -192,7 +234,7 @@ bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
 		b->seg[i].src -= peer->devmem.pfn_first;
 	err = submit(region, &copy, region->ops->copy_from_peer);
 	finish(region, &copy);
-	drop_failed(region, b, plan->ncopy);
+	sort_out(region, b, &copy, plan->ncopy, region->ops->copy_from_peer, drop_frames);
 	return err != -EOPNOTSUPP;
 }
 
@@ -222,10 +264,10 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 	submit(region, &copy, region_ops(region)->copy_to_device);
 	finish(region, &zero);
 	finish(region, &copy);
+	sort_out(region, b, &copy, plan->ncopy, region_ops(region)->copy_to_device, drop_frames);
 	if (region->dma_device)
 		unmap_dma(region, &copy, DMA_TO_DEVICE);
 
-	drop_failed(region, b, plan->ncopy);
 	/*
 	 * The kernel wants every page of a huge hole or none, so one failure fails all
 	 * holes of the batch.
@@ -239,11 +281,13 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 }
 
 /* A failed segment to RAM: its pages are freed, the data stays on the device. */
-static void drop_pages(struct hmm_batch *b, const struct hmm_segment *seg)
+static void drop_pages(struct hmm_region *region, struct hmm_batch *b,
+		       const struct hmm_segment *seg)
 {
 	struct page *page;
 	u32 i;
 
+	trace_copy_error(region, HMM_TO_RAM, seg);
 	for (i = seg->entry; i < seg->entry + seg->npages; i++) {
 		page = migrate_pfn_to_page(b->dst[i]);
 		if (!page)
@@ -252,6 +296,17 @@ static void drop_pages(struct hmm_batch *b, const struct hmm_segment *seg)
 		put_page(page);
 		b->dst[i] = 0;
 	}
+}
+
+/* The same when the data is given up: its pages are cleared. */
+static void lose_pages(struct hmm_region *region, struct hmm_batch *b,
+			const struct hmm_segment *seg)
+{
+	u32 i;
+
+	trace_copy_error(region, HMM_TO_RAM, seg);
+	for (i = 0; i < seg->npages; i++)
+		clear_highpage(pfn_to_page(seg->dst + i));
 }
 
 /**
@@ -267,9 +322,7 @@ unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned int nr, bool give_up)
 {
 	struct hmm_copy copy = { .seg = b->seg, .nr = nr };
-	const struct hmm_segment *seg;
-	unsigned int failed = 0;
-	u32 i;
+	unsigned int i, failed;
 
 	for (i = 0; i < nr; i++)
 		copy.npages += b->seg[i].npages;
@@ -278,19 +331,9 @@ unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
 		map_dma(region, &copy, b->dma, DMA_FROM_DEVICE);
 	submit(region, &copy, region_ops(region)->copy_to_ram);
 	finish(region, &copy);
+	failed = sort_out(region, b, &copy, nr, region_ops(region)->copy_to_ram,
+			  give_up ? lose_pages : drop_pages);
 	if (region->dma_device)
 		unmap_dma(region, &copy, DMA_FROM_DEVICE);
-
-	for (seg = b->seg; seg < b->seg + nr; seg++) {
-		if (!seg->status)
-			continue;
-		failed += seg->npages;
-		trace_copy_error(region, HMM_TO_RAM, seg);
-		if (!give_up)
-			drop_pages(b, seg);
-		else
-			for (i = 0; i < seg->npages; i++)
-				clear_highpage(pfn_to_page(seg->dst + i));
-	}
 	return failed;
 }

@@ -60,7 +60,8 @@ struct hmm_region;
 /**
  * struct hmm_copy - one batch of work handed to a driver
  * @seg: coalesced segments; a driver that could not do one of them sets its status
- *	to a negative errno, the pages of the others go on
+ *	to a negative errno, the pages of the others go on; -EAGAIN: it is called again for each
+ *	page of the segment, because one bad page shall not fail its neighbours
  * @nr: number of segments
  * @npages: pages in all of them
  * @dma: with hmm_region_params.dma_device: the bus address of the RAM side of each segment,
