@@ -73,8 +73,8 @@ static void cpu_work(struct work_struct *work)
  * @seg: the segments; each gets its status
  * @nr: how many
  *
- * Unless @op is VRAM_CLEAR, the caller fills in @batch->dma before it submits, and sets the
- * status of a segment that cannot go to an error.
+ * Unless @op is VRAM_CLEAR, the caller sets @batch->dma or @batch->base before it submits, for a
+ * device with an engine.
  *
  * Context: any.
  */
@@ -89,6 +89,7 @@ void vram_batch_init(struct vram_batch *batch, struct vram_device *vram, enum vr
 	batch->nr = nr;
 	batch->alone = false;
 	batch->dma_only = false;
+	batch->dma = NULL;
 	for (i = 0; i < nr; i++)
 		seg[i].status = PENDING;
 }
@@ -127,7 +128,7 @@ void vram_batch_submit(struct vram_batch *batch)
 		break;
 	case VRAM_ENGINE_CPU:
 		if (batch->dma_only) {
-			fail_batch(batch, -EIO);
+			fail_batch(batch, -ENXIO);
 			break;
 		}
 		INIT_WORK(&batch->work, cpu_work);
@@ -150,7 +151,7 @@ static bool try_again(struct vram_batch *batch, unsigned int tries)
 		status = READ_ONCE(seg->status);
 		/* Ended by a reset, or by another segment of the same command. */
 		if (status == -EAGAIN || (status == -EIO && !alone) || status == PENDING) {
-			seg->status = tries < MAX_TRIES ? PENDING : -EIO;
+			seg->status = tries < MAX_TRIES ? PENDING : -ETIMEDOUT;
 			again = true;
 		}
 	}
@@ -240,7 +241,7 @@ void vram_engine_reset(struct vram_device *vram, unsigned int generation)
 	int ret;
 
 	mutex_lock(&vram->reset_lock);
-	if (vram->engine != VRAM_ENGINE_DMA || vram->generation != generation)
+	if (vram->engine != VRAM_ENGINE_DMA || vram->generation != generation || vram->paused)
 		goto out;
 	WRITE_ONCE(vram->generation, generation + 1);
 	ret = vram_nvme_stop(vram);
@@ -266,6 +267,17 @@ static void reset_work(struct work_struct *work)
 	vram_engine_reset(vram, READ_ONCE(vram->generation));
 }
 
+/* The same with something under way, perhaps; reset_lock is held. */
+static void lose_all(struct vram_device *vram, const char *why)
+{
+	if (vram->engine == VRAM_ENGINE_DMA) {
+		vram_nvme_stop(vram);
+		vram_nvme_abort(vram, -ENODEV);
+	}
+	lose(vram, why);
+	wake_up_all(&vram->wait);
+}
+
 /**
  * vram_engine_lose() - the device does not answer any more
  * @vram: the device
@@ -276,12 +288,26 @@ static void reset_work(struct work_struct *work)
 void vram_engine_lose(struct vram_device *vram, const char *why)
 {
 	mutex_lock(&vram->reset_lock);
-	if (vram->engine == VRAM_ENGINE_DMA) {
-		vram_nvme_stop(vram);
-		vram_nvme_abort(vram, -ENODEV);
-	}
-	lose(vram, why);
-	wake_up_all(&vram->wait);
+	lose_all(vram, why);
+	mutex_unlock(&vram->reset_lock);
+}
+
+/**
+ * vram_engine_look() - is the device still there
+ * @vram: the device
+ *
+ * If its registers read all ones, and nobody resets it just now, it is lost.
+ *
+ * Context: process context, sleeps.
+ */
+void vram_engine_look(struct vram_device *vram)
+{
+	if (vram->layout != VRAM_LAYOUT_NVME || READ_ONCE(vram->engine) == VRAM_ENGINE_LOST ||
+	    vram_read32(vram, NVME_REG_CSTS) != ~0U)
+		return;
+	mutex_lock(&vram->reset_lock);
+	if (!vram->paused && vram_read32(vram, NVME_REG_CSTS) == ~0U)
+		lose_all(vram, "the registers read all ones");
 	mutex_unlock(&vram->reset_lock);
 }
 
@@ -289,10 +315,11 @@ void vram_engine_lose(struct vram_device *vram, const char *why)
  * vram_engine_pause() - stop the engine, to be resumed
  * @vram: the device
  *
- * What is under way waits for vram_engine_resume(); the device touches no memory until then.
+ * What is under way waits for vram_engine_resume(); the device touches no memory until then, and
+ * nobody asks its registers how it is.
  *
  * Context: process context, sleeps.
- * Return: 0, or -EIO if the device does not stop.
+ * Return: 0, or -EIO if the device does not stop; it is to be resumed all the same.
  */
 int vram_engine_pause(struct vram_device *vram)
 {
@@ -300,9 +327,12 @@ int vram_engine_pause(struct vram_device *vram)
 
 	mutex_lock(&vram->reset_lock);
 	if (vram->engine == VRAM_ENGINE_DMA) {
+		WRITE_ONCE(vram->paused, true);
 		WRITE_ONCE(vram->generation, vram->generation + 1);
 		ret = vram_nvme_stop(vram);
-		if (!ret)
+		if (ret)
+			pci_clear_master(vram->pdev);
+		else
 			vram_nvme_abort(vram, -EAGAIN);
 	}
 	mutex_unlock(&vram->reset_lock);
@@ -311,20 +341,21 @@ int vram_engine_pause(struct vram_device *vram)
 
 /**
  * vram_engine_resume() - start a paused engine again
- * @vram: the device
+ * @vram: the device; if it did not stop, it was reset since, or has no way to memory
+ *
+ * Without the engine the CPU copies from now on.
  *
  * Context: process context, sleeps.
- * Return: 0; an error if the CPU copies from now on, or the device is gone.
  */
-int vram_engine_resume(struct vram_device *vram)
+void vram_engine_resume(struct vram_device *vram)
 {
-	int ret = 0;
-
 	mutex_lock(&vram->reset_lock);
-	if (vram->engine == VRAM_ENGINE_DMA)
-		ret = start(vram);
+	if (vram->paused && vram->engine == VRAM_ENGINE_DMA) {
+		vram_nvme_abort(vram, -EAGAIN);
+		start(vram);
+	}
+	WRITE_ONCE(vram->paused, false);
 	mutex_unlock(&vram->reset_lock);
-	return ret;
 }
 
 /**

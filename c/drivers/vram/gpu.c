@@ -77,6 +77,7 @@ struct vram_context {
 
 	struct vram_batch batch;
 	struct hmm_segment seg[BLIT_PAGES];
+	dma_addr_t dma[BLIT_PAGES];
 };
 
 struct hmm_view *vram_context_view(struct vram_context *context)
@@ -237,7 +238,7 @@ static int bring(struct vram_context *context, struct vram_job *job, unsigned lo
 		.mm = hmm_view_mm(context->view),
 		.start = start,
 		.end = end,
-		.flags = HMM_MIGRATE_HOLES,
+		.flags = HMM_MIGRATE_HOLES | HMM_MIGRATE_MAKE_ROOM,
 	};
 	bool again = true;
 	int ret;
@@ -370,8 +371,8 @@ static int blit(struct vram_context *context, const struct hmm_vram_command *com
 		};
 		if (op == VRAM_CLEAR)
 			continue;
-		batch->dma[n] = blit_address(context, ram[n], direction);
-		if (dma_mapping_error(dev, batch->dma[n]))
+		context->dma[n] = blit_address(context, ram[n], direction);
+		if (dma_mapping_error(dev, context->dma[n]))
 			break;
 	}
 	if (!n)
@@ -380,15 +381,16 @@ static int blit(struct vram_context *context, const struct hmm_vram_command *com
 	vram_batch_init(batch, context->vram, op, context->seg, n);
 	/* The CPU could not tell a page of the video memory from one of RAM. */
 	batch->dma_only = true;
+	batch->dma = context->dma;
 	vram_batch_submit(batch);
 	vram_batch_wait(batch);
 	ret = n;
 	for (i = 0; i < n; i++) {
 		if (context->seg[i].status)
-			ret = context->seg[i].status;
+			ret = context->seg[i].status == -ENODEV ? -ENODEV : -EIO;
 		if (op == VRAM_CLEAR || ram[i] & ENTRY_VIDEO)
 			continue;
-		dma_unmap_page(dev, batch->dma[i], PAGE_SIZE, direction);
+		dma_unmap_page(dev, context->dma[i], PAGE_SIZE, direction);
 		if (op == VRAM_READ)
 			dirty(ram[i]);
 	}
@@ -617,9 +619,7 @@ static int stopped(struct vram_context *context)
 		return -ECANCELED;
 	if (READ_ONCE(vram->dead))
 		return -ENODEV;
-	if (vram->layout == VRAM_LAYOUT_NVME && READ_ONCE(vram->engine) != VRAM_ENGINE_LOST &&
-	    vram_read32(vram, NVME_REG_CSTS) == ~0U)
-		vram_engine_lose(vram, "the registers read all ones");
+	vram_engine_look(vram);
 	return READ_ONCE(vram->engine) == VRAM_ENGINE_LOST ? -EIO : 0;
 }
 

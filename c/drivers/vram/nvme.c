@@ -175,6 +175,15 @@ struct cursor {
 	unsigned int npages;		/* and its pages */
 };
 
+/* Where the engine finds the RAM, or the peer's memory, of a page. */
+static dma_addr_t address_of(const struct vram_batch *batch, unsigned int seg, u32 page)
+{
+	dma_addr_t start = batch->dma ? batch->dma[seg] :
+					batch->base + (batch->seg[seg].src << PAGE_SHIFT);
+
+	return start + ((dma_addr_t)page << PAGE_SHIFT);
+}
+
 /* Cut the next command off a batch; its pages of RAM go to @page. False: there is none. */
 static bool next_command(struct vram_batch *batch, struct cursor *c, dma_addr_t *page)
 {
@@ -204,7 +213,7 @@ static bool next_command(struct vram_batch *batch, struct cursor *c, dma_addr_t 
 		c->last = c->seg;
 		for (; c->page < seg->npages && c->npages < max; c->page++, c->npages++)
 			if (batch->op != VRAM_CLEAR)
-				page[c->npages] = batch->dma[c->seg] + c->page * PAGE_SIZE;
+				page[c->npages] = address_of(batch, c->seg, c->page);
 		if (c->page < seg->npages)
 			break;
 	}

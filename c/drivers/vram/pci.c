@@ -15,6 +15,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/idr.h>
 #include <linux/module.h>
+#include <linux/pci-p2pdma.h>
 #include <linux/random.h>
 #include <linux/slab.h>
 
@@ -193,6 +194,7 @@ static int check_same(struct vram_device *vram, u64 index)
 	struct device *dev = &vram->pdev->dev;
 	struct vram_batch *batch;
 	struct page *page;
+	dma_addr_t dma;
 	bool same;
 
 	page = alloc_page(GFP_KERNEL | __GFP_ZERO);
@@ -205,13 +207,14 @@ static int check_same(struct vram_device *vram, u64 index)
 	mb();
 	same = READ_ONCE(*video) == token;
 	vram_batch_init(batch, vram, VRAM_READ, &seg, 1);
-	batch->dma[0] = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_FROM_DEVICE);
-	if (dma_mapping_error(dev, batch->dma[0])) {
+	dma = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	if (dma_mapping_error(dev, dma)) {
 		seg.status = -ENOMEM;
 	} else {
+		batch->dma = &dma;
 		vram_batch_submit(batch);
 		vram_batch_wait(batch);
-		dma_unmap_page(dev, batch->dma[0], PAGE_SIZE, DMA_FROM_DEVICE);
+		dma_unmap_page(dev, dma, PAGE_SIZE, DMA_FROM_DEVICE);
 	}
 	same = same && !seg.status && *(u64 *)page_address(page) == token;
 	WRITE_ONCE(*video, before);
@@ -229,6 +232,8 @@ static int add_region(struct vram_device *vram)
 	struct hmm_region_params params = {
 		.ops = &vram_region_ops,
 		.driver_data = vram,
+		/* The CPU needs no bus addresses. */
+		.dma_device = vram->layout == VRAM_LAYOUT_NVME ? &vram->pdev->dev : NULL,
 	};
 	struct hmm_region *region;
 
@@ -236,6 +241,8 @@ static int add_region(struct vram_device *vram)
 		params.size = vram->size;
 	else
 		params.res = &vram->pdev->resource[vram->bar];
+	/* Coherent memory has struct pages anyway. Without them peers go by way of RAM. */
+	vram->bar_pages = !vram->private || !pci_p2pdma_add_resource(vram->pdev, vram->bar, 0, 0);
 	region = devm_hmm_region_add(&vram->pdev->dev, &params);
 	if (IS_ERR(region))
 		return PTR_ERR(region);
@@ -374,6 +381,8 @@ static int vram_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		return ret;
 	pci_set_drvdata(pdev, vram);
+	/* What a reset by the bus puts back. */
+	pci_save_state(pdev);
 	add_debugfs(vram);
 	dev_info(&pdev->dev, "%s: %llu MiB of %s memory, copied by %s\n", vram->name,
 		 vram->size >> 20, private ? "private" : "coherent",
@@ -391,9 +400,10 @@ static void vram_remove(struct pci_dev *pdev)
 
 	misc_deregister(&vram->misc);
 	debugfs_remove_recursive(vram->debugfs);
+	/* In the middle of an error of the bus: what comes after it does not come any more. */
+	vram_engine_resume(vram);
 	/* Pulled out, or just let go? */
-	if (vram->layout == VRAM_LAYOUT_NVME && vram_read32(vram, NVME_REG_CSTS) == ~0U)
-		vram_engine_lose(vram, "the registers read all ones");
+	vram_engine_look(vram);
 	vram_contexts_stop(vram);
 }
 
@@ -417,8 +427,13 @@ static pci_ers_result_t vram_slot_reset(struct pci_dev *pdev)
 {
 	struct vram_device *vram = pci_get_drvdata(pdev);
 
+	/* For the next time as well: restoring forgets what was saved. */
 	pci_restore_state(pdev);
-	return vram_engine_resume(vram) ? PCI_ERS_RESULT_DISCONNECT : PCI_ERS_RESULT_RECOVERED;
+	pci_save_state(pdev);
+	vram_engine_resume(vram);
+	/* Without its engine the device is still of use. */
+	return READ_ONCE(vram->engine) == VRAM_ENGINE_LOST ? PCI_ERS_RESULT_DISCONNECT :
+							     PCI_ERS_RESULT_RECOVERED;
 }
 
 /*
@@ -483,8 +498,10 @@ static int __maybe_unused vram_suspend(struct device *dev)
 		dev_err(dev, "some pages cannot come home (%d): not suspended\n", ret);
 	else
 		ret = vram_engine_pause(vram);
-	if (ret)
+	if (ret) {
+		vram_engine_resume(vram);
 		WRITE_ONCE(vram->closed, false);
+	}
 	return ret;
 }
 
@@ -495,6 +512,7 @@ static int __maybe_unused vram_resume(struct device *dev)
 	/* Without the engine the CPU goes on. */
 	vram_engine_resume(vram);
 	WRITE_ONCE(vram->closed, false);
+	pci_save_state(to_pci_dev(dev));
 	return 0;
 }
 

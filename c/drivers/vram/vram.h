@@ -25,6 +25,7 @@
 #include <linux/mutex.h>
 #include <linux/nvme.h>
 #include <linux/pci.h>
+#include <linux/scatterlist.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -60,10 +61,12 @@ struct vram_batch {
 	unsigned int nr;
 	bool alone;			/* one command for each segment, to find the bad one */
 	bool dma_only;			/* fails on any other engine */
+	const dma_addr_t *dma;		/* of each segment's RAM */
+	dma_addr_t base;		/* without @dma: of page 0 of what the segments' src counts */
+	struct scatterlist peer;	/* memory.c's */
 	atomic_t pending;		/* commands under way, and one while submitting */
 	struct completion done;
 	struct work_struct work;	/* for the CPU */
-	dma_addr_t dma[HMM_BLOCK_PAGES];	/* of each segment's RAM */
 };
 
 #define VRAM_DEPTH	64U		/* commands in a ring */
@@ -119,11 +122,13 @@ struct vram_device {
 	int bar;			/* of the video memory */
 	u64 size;
 	void *aperture;			/* where the CPU finds the video memory */
+	bool bar_pages;			/* the BAR has struct pages: others can be shown it */
 
 	/* engine.c */
 	enum vram_engine engine;
 	struct mutex reset_lock;
 	unsigned int generation;	/* of the engine: counts resets */
+	bool paused;			/* what its registers read means nothing; under reset_lock */
 	wait_queue_head_t wait;		/* for a slot, or for the engine to come back */
 	mempool_t copies, clears;	/* a migration takes one of each at most */
 	struct work_struct reset_work;
@@ -172,8 +177,9 @@ unsigned long vram_patience(void);
 void vram_engine_rescue(struct vram_device *vram, unsigned int generation);
 void vram_engine_reset(struct vram_device *vram, unsigned int generation);
 void vram_engine_lose(struct vram_device *vram, const char *why);
+void vram_engine_look(struct vram_device *vram);
 int vram_engine_pause(struct vram_device *vram);
-int vram_engine_resume(struct vram_device *vram);
+void vram_engine_resume(struct vram_device *vram);
 int vram_engine_clear_all(struct vram_device *vram);
 
 /* nvme.c */
