@@ -76,14 +76,15 @@ def show(only: str | None) -> int:
 
 
 def _bill(only: str | None) -> list[tuple[kernel.Line, str]]:
-    """Which machines are shown: the newest kernel with private memory, and one that has coherent memory only."""
+    """Which machines are shown: the newest kernel with private memory, then with a PCI card, and one that has coherent memory only."""
     if only:
         line = kernel.line(only)
         return [(line, line.machines(True)[0])]
     lines = kernel.lines()
     private = [(line, "private") for line in lines if "private" in line.runs][:1]
     coherent = [(line, "coherent") for line in lines if "coherent" in line.runs and "private" not in line.runs][-1:]
-    return private + coherent
+    card = [(line, "vram") for line in lines if "vram" in line.runs][:1]
+    return private + card + coherent
 
 
 def _perform(name: str, machine_name: str) -> Act:
@@ -189,6 +190,9 @@ def _page(act: Act) -> list[str]:
         lines += ["", "  Unmodified programs of this machine, their memory moved under them all the time by hmm-run"]
         head = ["program", "→ device", "per page", "→ RAM", "per page", "CPU faults", "peak", "plain", "hmm-run", "output"]
         lines += _table(head, [_program_row(event) for event in runs])
+    if act.of("svm"):
+        lines += ["", "  malloc, fill, y += a * x on a PCI device with a DMA engine, read: no copy in sight (c/examples/svm.c, rust/examples/svm.rs)"]
+        lines += [f"  {event.get('name')}: {event.get('said')}" for event in act.of("svm")]
     pictures = [event for event in act.of("picture") if event.get("resident")]
     if pictures:
         lines += ["", "  Pages on the device over time"]

@@ -366,7 +366,10 @@ fn picture(name: &str, points: &[(u64, u64)]) -> Value {
 /// Nobody is there any more: every frame has to be free.
 fn frames() -> Result<bool> {
     let mut sums = [0_u64; 4];
-    for path in Device::list() {
+    for path in Device::list()
+        .into_iter()
+        .chain(Device::list_of("hmm_vram"))
+    {
         let end = Instant::now() + Duration::from_secs(10);
         let device = Device::open(&path)?;
         // Pages of the last process go when the kernel gets to it.
