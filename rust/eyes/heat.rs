@@ -189,18 +189,8 @@ impl Heat {
             + self.bands.len() as f64 * 24.0
             + legend.len().div_ceil(per_row) as f64 * 20.0
             + 24.0;
-        let mut svg = Svg::new(width, height, &self.title);
-        svg.raw(
-            "<rect width=\"100%\" height=\"100%\" fill=\"#fbfcfd\"/>\n<g font-family=\"DejaVu Sans, \
-             Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#1f2430\">",
-        );
-        svg.text(
-            (LEFT, 26.0),
-            &self.title,
-            "font-size=\"16\" font-weight=\"bold\"",
-        );
         let about = format!("a cell is {}", size((self.pages_per_cell * PAGE) as f64));
-        svg.text((LEFT, 45.0), &about, "fill=\"#5b6472\"");
+        let mut svg = Svg::page(width, height, &self.title, &about);
         let mut y = 64.0;
         for band in &self.bands {
             let style = format!(
@@ -243,7 +233,6 @@ impl Heat {
             }
             y += 20.0;
         }
-        svg.raw("</g>");
         svg.finish()
     }
 }

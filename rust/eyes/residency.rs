@@ -2,7 +2,7 @@
 //! How much of each of several programs is on a device over time, one curve below the other.
 
 use crate::bytes;
-use crate::svg::{self, Svg};
+use crate::svg::{self, FAINT, Svg};
 
 /// One program.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,25 +24,17 @@ const GAP: f64 = 40.0;
 #[must_use]
 pub fn draw(title: &str, curves: &[Curve]) -> String {
     let height = TOP + curves.len() as f64 * (HIGH + GAP) + 4.0;
-    let mut svg = Svg::new(WIDTH, height, title);
-    svg.raw(
-        "<rect width=\"100%\" height=\"100%\" fill=\"#fbfcfd\"/>\n<g font-family=\"DejaVu Sans, \
-         Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#1f2430\">",
-    );
-    svg.text((16.0, 26.0), title, "font-size=\"16\" font-weight=\"bold\"");
     let about = "memory on the device, over the seconds since the program began";
-    svg.text((16.0, 45.0), about, "fill=\"#5b6472\"");
+    let mut svg = Svg::page(WIDTH, height, title, about);
     let mut top = TOP;
     for curve in curves {
         one(&mut svg, curve, top);
         top += HIGH + GAP;
     }
-    svg.raw("</g>");
     svg.finish()
 }
 
 fn one(svg: &mut Svg, curve: &Curve, top: f64) {
-    const FAINT: &str = "fill=\"#5b6472\"";
     let last = curve.points.last().map_or(0, |point| point.0).max(1) as f64;
     let peak = curve.points.iter().map(|point| point.1).max().unwrap_or(0);
     let (floor, wide) = (top + HIGH, WIDTH - LEFT - RIGHT);

@@ -26,7 +26,12 @@ pub fn escape(text: &str) -> String {
 /// A picture in the making.
 pub struct Svg {
     text: String,
+    /// What `finish` has to close.
+    open: &'static str,
 }
+
+/// The colour of what is said in passing: an attribute.
+pub const FAINT: &str = "fill=\"#5b6472\"";
 
 /// Fonts with every character at the same distance, whatever the machine has.
 pub const MONOSPACE: &str = "DejaVu Sans Mono, Liberation Mono, Menlo, Consolas, monospace";
@@ -43,7 +48,22 @@ impl Svg {
                  height=\"{height}\" role=\"img\">\n<title>{title}</title>\n",
                 NAMESPACE.concat()
             ),
+            open: "",
         }
+    }
+
+    /// An empty page: light, whatever is around it, with its title and a line about it on top.
+    #[must_use]
+    pub fn page(width: f64, height: f64, title: &str, about: &str) -> Self {
+        let mut svg = Self::new(width, height, title);
+        svg.raw(
+            "<rect width=\"100%\" height=\"100%\" fill=\"#fbfcfd\"/>\n<g font-family=\"DejaVu Sans, \
+             Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#1f2430\">",
+        );
+        svg.open = "</g>\n";
+        svg.text((16.0, 26.0), title, "font-size=\"16\" font-weight=\"bold\"");
+        svg.text((16.0, 45.0), about, FAINT);
+        svg
     }
 
     /// A rectangle; with a text that shows when the mouse is on it, if that is not empty.
@@ -79,7 +99,7 @@ impl Svg {
     /// The whole file.
     #[must_use]
     pub fn finish(self) -> String {
-        self.text + "</svg>\n"
+        self.text + self.open + "</svg>\n"
     }
 }
 

@@ -16,7 +16,7 @@ const FOOT: f64 = 34.0;
 const BUCKETS: usize = 218;
 
 const INK: &str = "#1f2430";
-const FAINT: &str = "#c9ced8";
+const LINE: &str = "#c9ced8";
 
 /// Direction, cause, colour, name; drawn outwards from the middle in this order.
 const CAUSES: [(&str, &str, &str, &str); 8] = [
@@ -101,12 +101,6 @@ pub fn draw(recording: &Recording) -> String {
         "" => "device memory over time",
         title => title,
     };
-    let mut svg = Svg::new(WIDTH, height, title);
-    svg.raw(&format!(
-        "<rect width=\"100%\" height=\"100%\" fill=\"#fbfcfd\"/>\n<g font-family=\"DejaVu Sans, \
-         Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"{INK}\">"
-    ));
-    svg.text((16.0, 26.0), title, "font-size=\"16\" font-weight=\"bold\"");
     let lost = match recording.lost {
         0 => String::new(),
         lost => format!(", {lost} events were lost"),
@@ -116,7 +110,7 @@ pub fn draw(recording: &Recording) -> String {
         parts.seconds,
         recording.events.len()
     );
-    svg.text((16.0, 45.0), &summary, "fill=\"#5b6472\"");
+    let mut svg = Svg::page(WIDTH, height, title, &summary);
 
     let step = (WIDTH - LEFT - RIGHT) / BUCKETS as f64;
     residency(&mut svg, &parts, step);
@@ -133,18 +127,13 @@ pub fn draw(recording: &Recording) -> String {
         }
         at += 20.0;
     }
-    svg.raw("</g>");
     svg.finish()
 }
 
 fn residency(svg: &mut Svg, parts: &Parts, step: f64) {
     let peak = parts.resident.iter().copied().max().unwrap_or(0);
     let floor = TOP + RESIDENCY;
-    svg.text(
-        (LEFT, TOP - 6.0),
-        "memory on the device",
-        "fill=\"#5b6472\"",
-    );
+    svg.text((LEFT, TOP - 6.0), "memory on the device", svg::FAINT);
     frame(svg, TOP, &bytes(peak), floor);
     let mut line = format!("M{LEFT:.1} {floor:.1}");
     for (i, &pages) in (0_u32..).zip(&parts.resident) {
@@ -163,7 +152,7 @@ fn frame(svg: &mut Svg, top: f64, peak: &str, floor: f64) {
     let end = WIDTH - RIGHT;
     for y in [top, floor] {
         svg.raw(&format!(
-            "<path d=\"M{LEFT} {y:.1} H{end}\" stroke=\"{FAINT}\" stroke-width=\"1\"/>"
+            "<path d=\"M{LEFT} {y:.1} H{end}\" stroke=\"{LINE}\" stroke-width=\"1\"/>"
         ));
     }
     svg.text(
@@ -189,7 +178,7 @@ fn bars(svg: &mut Svg, parts: &Parts, step: f64) {
             "moved in each {:.3} s: to the device above, to RAM below",
             part
         ),
-        "fill=\"#5b6472\"",
+        svg::FAINT,
     );
     frame(svg, top, &bytes(peak), middle);
     svg.text(
