@@ -76,22 +76,22 @@ def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, count
 
 
 def boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job], *, counting: bool = False,
-         on_line: Callable[[Job | None, str], None] | None = None) -> Report:
+         on_line: Callable[[Job | None, str], None] | None = None, plugin: str = "") -> Report:
     """Run the jobs one after the other in a fresh machine. Returns also when the machine crashed or hung.
 
     A machine that dies before its first process exists is booted once more: nothing of ours has run by then. Seen on
     7.3.4 with QEMU 7.2, once in some hundred boots: an int3 of the kernel's text patching is executed after it is gone.
     """
-    report = _boot(kernel, machine, tree, jobs, counting, on_line)
+    report = _boot(kernel, machine, tree, jobs, counting, on_line, plugin)
     if report.trouble and not report.boot_seconds:
         say(f"  (booting once more: {report.trouble})")
         report.console.rename(report.console.with_name("console-first.log"))
-        report = _boot(kernel, machine, tree, jobs, counting, on_line)
+        report = _boot(kernel, machine, tree, jobs, counting, on_line, plugin)
     return report
 
 
 def _boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job], counting: bool,
-          on_line: Callable[[Job | None, str], None] | None) -> Report:
+          on_line: Callable[[Job | None, str], None] | None, plugin: str) -> Report:
     place = tree.place.parent
     console = place / "console.log"
     console.write_bytes(b"")
@@ -99,10 +99,12 @@ def _boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job
     image = tree.pack(place / "initramfs.cpio")
     report = Report(jobs, console)
     budget = BOOT_SECONDS + sum(job.seconds for job in jobs) + 30
-    factor = (4 if counting else 1) * kernel.line.slow
+    # A plugin that looks at every instruction takes its time.
+    factor = (4 if counting else 1) * (4 if plugin else 1) * kernel.line.slow
     world = outside.Outside(place, machine)
     with open(place / "qemu.log", "wb") as errors:
-        qemu = subprocess.Popen(_command(kernel, machine, image, console, counting, world.words()),
+        more = [*world.words(), *(["-plugin", plugin] if plugin else [])]
+        qemu = subprocess.Popen(_command(kernel, machine, image, console, counting, more),
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     assert qemu.stdout
     world.start()
