@@ -80,7 +80,10 @@ out:
  * @visit: called with each mapping that may have it, and its address there
  * @arg: passed to @visit
  *
- * Context: process context; @visit runs with the mmap lock of the mapping held for read.
+ * A mapping that is locked for a change is left out: the caller comes again.
+ *
+ * Context: process context; the caller may hold one mmap lock for read. @visit runs with the
+ * mmap lock of the mapping held for read.
  */
 void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg)
 {
@@ -93,11 +96,13 @@ void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg)
 		mm = rmap_find(page, nth, &addr);
 		if (!mm)
 			break;
-		mmap_read_lock(mm);
-		vma = find_vma(mm, addr);
-		if (vma && vma->vm_start <= addr)
-			visit(page, vma, addr, arg);
-		mmap_read_unlock(mm);
+		/* Who makes room holds a mmap lock, perhaps this one: it cannot wait for one. */
+		if (mmap_read_trylock(mm)) {
+			vma = find_vma(mm, addr);
+			if (vma && vma->vm_start <= addr)
+				visit(page, vma, addr, arg);
+			mmap_read_unlock(mm);
+		}
 		mmput_async(mm);
 	}
 }
