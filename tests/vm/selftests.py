@@ -48,10 +48,7 @@ _NEEDS_EXCLUSIVE = ("exclusive", "exclusive_mprotect", "exclusive_cow")
 def program(found: Kernel) -> Path:
     """hmm-tests for a kernel, built from the newest source package of its series (or of the one it names instead)."""
     series = found.line.selftests or found.line.series
-    source = kernel.archive().versions([f"linux-source-{series}"], list(found.line.suites))
-    if not source:
-        raise Failure(f"no linux-source-{series} in {', '.join(found.line.suites)}", hint="make update")
-    package = next((p for p in source if p.version == found.version), source[0])
+    package = kernel.source_package(found.line, series)
     place = cache.CACHE / "selftests" / f"{package.version}-{cache.digest(*_SOURCES, *_HUGETLBFS)}"
     with cache.locked():
         if not place.exists():
