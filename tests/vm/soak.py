@@ -29,6 +29,13 @@ from progress import Failure
 PROGRAM = "target/release/hmm-storm"
 _PER_BOOT = 200_000
 _DONE = re.compile(r"# (\d+) operations in ([\d.]+) s")
+_KIND = re.compile(r"(\d+) times, (\d+) pages")
+
+
+def kinds(tests: list[ktap.Result]) -> dict[str, tuple[int, int]]:
+    """For each kind of operation how often it was done, and to how many pages."""
+    said = {test.name.removesuffix(" was done"): _KIND.search(" ".join(test.notes)) for test in tests}
+    return {name: (int(match[1]), int(match[2])) for name, match in said.items() if match}
 
 
 def soak(only: str | None, machine_name: str | None, operations: int, seed: int) -> int:
@@ -58,13 +65,15 @@ def soak(only: str | None, machine_name: str | None, operations: int, seed: int)
                     nonlocal counted
                     counted = int(match[1])
             report = boot.boot(found, machine, tree, jobs, on_line=hear)
-            failed = [test for test in ktap.parse(jobs[1].output) if not test.passed]
+            tests = ktap.parse(jobs[1].output)
+            failed = [test for test in tests if not test.passed]
             lines = klog.complaints(klog.since_start(report.log) if report.finished else boot.console_tail(report, 400))
             rows.append({"kernel": found.release, "machine": machine.name, "seed": seed, "operations": counted,
-                         "failed": [test.name for test in failed], "kernel_log": lines, "trouble": report.trouble})
+                         "seconds": round(jobs[1].took, 1), "kinds": kinds(tests), "failed": [test.name for test in failed], "kernel_log": lines, "trouble": report.trouble})
             done += counted
             hours = (time.monotonic() - begin) / 3600
-            print(f"  seed {seed}: {counted} operations; {done} of {operations} in {hours:.2f} h", flush=True)
+            print(f"  seed {seed}: {counted} operations, {counted / max(jobs[1].took, 1):.0f} a second; "
+                  f"{done} of {operations} in {hours:.2f} h", flush=True)
             (cache.TARGET / "soak.json").write_text(json.dumps(rows, indent=1) + "\n")
             if failed or lines or report.trouble or jobs[1].code or not counted:
                 for text in [*(note for test in failed for note in test.notes), *lines, report.trouble]:

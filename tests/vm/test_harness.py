@@ -26,6 +26,7 @@ import matrix
 import outside
 import rules
 import sanitizer
+import soak
 import suite
 from results import Results
 
@@ -53,6 +54,10 @@ class Ktap(unittest.TestCase):
     def test_killed_in_subtest(self) -> None:
         results = ktap.parse("KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n  ok 1 a".splitlines())
         self.assertEqual(sorted(r.passed for r in results), [False, False, True])
+
+    def test_a_soak_counts_kinds(self) -> None:
+        text = "1..3\n# 5 times, 9 pages, 70 us each\nok 1 write was done\nok 2 fork was done # SKIP why\n# all went on\nok 3 nobody hangs"
+        self.assertEqual(soak.kinds(ktap.parse(text.splitlines())), {"write": (5, 9)})
 
     def test_silence_fails(self) -> None:
         self.assertEqual(self.verdicts("Segmentation fault"), [("speaks KTAP", False, False)])
