@@ -3,7 +3,7 @@
 
 use crate::arena::{Arena, Mismatch, Result, Stop, block_of, expected};
 use crate::board::Board;
-use crate::plan::{Actor, Kind, PAGES, Plan, Step, contents, name};
+use crate::plan::{Actor, Kind, PAGES, PLANT_EVERY, Plan, Plant, Step, contents, name};
 use crate::sys::errno;
 use crate::{calls, sys};
 use hmm_uapi::{Device, Direction, PAGE_SIZE, Place, Range as Span, sys as abi};
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 const MADV_PAGEOUT: i32 = 21;
 const MADV_COLLAPSE: i32 = 25;
@@ -28,6 +29,8 @@ pub struct Stage {
     pub trace: bool,
     /// Devices fail on purpose.
     pub inject: bool,
+    /// Pages go wrong on purpose.
+    pub plant: Option<Plant>,
     /// This kernel lets one process read and write the memory of another.
     pub remote: bool,
     /// A block device for O_DIRECT.
@@ -64,12 +67,18 @@ impl Player<'_> {
                 process, thread, ..
             } = self.actor;
             self.stage.board.begin(process, thread, step.number);
+            let begin = Instant::now();
             let effect = self
                 .take(&step)
                 .inspect_err(|stop| self.tell(&step, stop))?;
-            let kind = step.kind as usize;
-            self.stage.board.done[kind].fetch_add(1, Ordering::Relaxed);
-            self.stage.board.effect[kind].fetch_add(effect as u64, Ordering::Relaxed);
+            self.stage
+                .board
+                .did(step.kind as usize, effect, begin.elapsed());
+            if let Some(plant) = self.stage.plant
+                && step.number.is_multiple_of(PLANT_EVERY)
+            {
+                self.plant(plant, &step)?;
+            }
         }
         let last = Plan::new(self.stage.seed, self.actor)
             .nth(steps)
@@ -124,7 +133,10 @@ impl Player<'_> {
             }
             Kind::Snapshot => {
                 let mut places = vec![Place(0x7f); pages.len()];
-                device.snapshot(self.arena.at(pages.start) as u64, &mut places)?;
+                let result = device.snapshot(self.arena.at(pages.start) as u64, &mut places);
+                if self.tolerate(result)?.is_none() {
+                    return Ok(0);
+                }
                 return Ok(places.iter().filter(|place| place.is_local()).count());
             }
             Kind::Release => {
@@ -161,7 +173,7 @@ impl Player<'_> {
                 let Some(file) = &self.stage.reclaim else {
                     return Ok(0);
                 };
-                return Ok(calls::write(file.as_raw_fd(), b"2M").is_ok().into());
+                return Ok(calls::write(file.as_raw_fd(), b"256K").is_ok().into());
             }
             Kind::Move | Kind::MoveLeaving => {
                 let to = step.choice as usize % PAGES;
@@ -214,6 +226,31 @@ impl Player<'_> {
             )));
         }
         Ok(moved.moved as usize)
+    }
+
+    /// Does to a page what must never happen to one, and does not tell the model.
+    fn plant(&mut self, plant: Plant, step: &Step) -> Result {
+        let page = step.choice as usize % (PAGES - 1);
+        let (here, next) = (page..page + 1, page + 1..page + 2);
+        if !self.arena.is_mapped(page..page + 2) {
+            return Ok(());
+        }
+        match plant {
+            Plant::Lost => self.arena.lose(here),
+            Plant::Foreign => self.arena.swap(here, next),
+            Plant::Word => {
+                self.arena.allow(here)?;
+                let mut image = [0; PAGE_SIZE];
+                let at = self.arena.at(page) as u64;
+                let device = &self.devices[step.device];
+                if self.tolerate(device.read(at, &mut image))?.is_some() {
+                    image[step.choice as usize >> 8 & 0xfff] ^= 1;
+                    // SAFETY: a page of the arena, which only this thread writes.
+                    self.tolerate(unsafe { device.write(at, &image) })?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// A device that was told to fail may refuse. `None`: it did.

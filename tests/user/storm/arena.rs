@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The memory of one actor, and what has to be in it.
 
-use crate::pattern::word;
 use crate::plan::{BLOCK, PAGES};
 use hmm_uapi::PAGE_SIZE;
 use std::fmt;
@@ -78,11 +77,12 @@ pub struct Arena {
     access: Vec<Access>,
 }
 
-/// The word of a page that has these contents.
+/// The word of a page that has these contents: cheap, since most of a run's time was spent on it. Contents
+/// are random, so a word of another page, or from another place of the same one, is told all the same.
 pub fn expected(contents: u64, index: usize) -> u64 {
     match contents {
         0 => 0,
-        seed => word(seed, index),
+        seed => seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
     }
 }
 
@@ -210,10 +210,26 @@ impl Arena {
     /// Throws contents away.
     pub fn discard(&mut self, pages: Range<usize>) -> Result {
         if self.is_mapped(pages.clone()) {
-            self.advise(pages.clone(), libc::MADV_DONTNEED)
-                .map_err(|errno| format!("madvise(DONTNEED): errno {errno}"))?;
+            self.lose(pages.clone())?;
             self.contents[pages].fill(0);
         }
+        Ok(())
+    }
+
+    /// The same; the model is not told.
+    pub fn lose(&mut self, pages: Range<usize>) -> Result {
+        self.advise(pages, libc::MADV_DONTNEED)
+            .map_err(|errno| Stop::Other(format!("madvise(DONTNEED): errno {errno}")))
+    }
+
+    /// One page takes the place of another; the model is not told.
+    pub fn swap(&mut self, from: Range<usize>, to: Range<usize>) -> Result {
+        self.allow(from.start..to.end)?;
+        self.remap(from.clone(), to.start, false)
+            .map_err(|errno| Stop::Other(format!("mremap: errno {errno}")))?;
+        let contents = self.contents[from.start];
+        self.map(from.clone())?;
+        self.contents[from.start] = contents;
         Ok(())
     }
 
@@ -226,12 +242,13 @@ impl Arena {
     pub fn write(&mut self, pages: Range<usize>, new: impl Fn(usize) -> u64) -> Result {
         self.allow(pages.clone())?;
         for page in pages {
-            self.contents[page] = new(page);
+            let contents = new(page);
+            self.contents[page] = contents;
             for index in 0..WORDS {
                 // SAFETY: mapped and writable, as just made sure; nobody else writes there.
                 unsafe {
                     self.word_at(page, index)
-                        .write_volatile(expected(self.contents[page], index));
+                        .write_volatile(expected(contents, index));
                 }
             }
         }
@@ -246,45 +263,51 @@ impl Arena {
                 continue;
             }
             compared += 1;
+            let contents = self.contents[page];
             for index in 0..WORDS {
                 // SAFETY: mapped and readable, as just made sure.
                 let got = unsafe { self.word_at(page, index).read_volatile() };
-                self.judge(page, index, got)?;
+                if got != expected(contents, index) {
+                    return Err(self.wrong(page, index, got));
+                }
             }
         }
         Ok(compared)
     }
 
-    fn judge(&self, page: usize, word: usize, got: u64) -> Result {
-        let want = expected(self.contents[page], word);
-        if got == want {
-            return Ok(());
-        }
-        Err(Stop::Mismatch(Mismatch {
+    fn wrong(&self, page: usize, word: usize, got: u64) -> Stop {
+        Stop::Mismatch(Mismatch {
             page,
             word,
             got,
-            want,
-        }))
+            want: expected(self.contents[page], word),
+        })
     }
 
     /// Compares what somebody else has read from these pages.
     pub fn compare(&self, pages: Range<usize>, bytes: &[u8]) -> Result {
-        for (i, chunk) in bytes.chunks_exact(8).enumerate() {
-            let got = u64::from_ne_bytes(chunk.try_into().expect("eight bytes"));
-            self.judge(pages.start + i / WORDS, i % WORDS, got)?;
+        for (page, bytes) in pages.zip(bytes.chunks_exact(PAGE_SIZE)) {
+            let contents = self.contents[page];
+            for (index, word) in bytes.chunks_exact(8).enumerate() {
+                let got = u64::from_ne_bytes(word.try_into().expect("eight bytes"));
+                if got != expected(contents, index) {
+                    return Err(self.wrong(page, index, got));
+                }
+            }
         }
         Ok(())
     }
 
     /// What somebody else shall write to these pages.
     pub fn image(pages: Range<usize>, new: impl Fn(usize) -> u64) -> Vec<u8> {
-        pages
-            .flat_map(|page| {
-                let contents = new(page);
-                (0..WORDS).flat_map(move |index| expected(contents, index).to_ne_bytes())
-            })
-            .collect()
+        let mut image = vec![0; pages.len() * PAGE_SIZE];
+        for (page, bytes) in pages.zip(image.chunks_exact_mut(PAGE_SIZE)) {
+            let contents = new(page);
+            for (index, bytes) in bytes.chunks_exact_mut(8).enumerate() {
+                bytes.copy_from_slice(&expected(contents, index).to_ne_bytes());
+            }
+        }
+        image
     }
 
     /// What a page has to hold.

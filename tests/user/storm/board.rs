@@ -3,6 +3,7 @@
 
 use crate::plan::KINDS;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 pub const PROCESSES: usize = 8;
 pub const THREADS: usize = 4;
@@ -25,6 +26,8 @@ pub struct Board {
     pub done: [AtomicU64; KINDS.len()],
     /// What they came to: pages, mostly.
     pub effect: [AtomicU64; KINDS.len()],
+    /// How long they took, in nanoseconds of all threads together.
+    pub spent: [AtomicU64; KINDS.len()],
     /// Calls that were refused for a reason that a device failing on purpose explains.
     pub refused: AtomicU64,
     pub bus_errors: AtomicU64,
@@ -60,6 +63,18 @@ impl Board {
         let number = u32::try_from(number).unwrap_or(NO_STEP);
         self.processes[process].step[thread].store(number + 1, Ordering::Relaxed);
         self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A step of this kind came to that, in that time.
+    pub fn did(&self, kind: usize, effect: usize, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(0);
+        for (sum, more) in [
+            (&self.done, 1),
+            (&self.effect, effect as u64),
+            (&self.spent, nanos),
+        ] {
+            sum[kind].fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     /// Nobody has begun anything in this process.

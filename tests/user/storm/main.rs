@@ -34,6 +34,7 @@ usage: hmm-storm [--seed N] [--ops N] [--processes N] [--threads N] [--calm] [--
   --only P.G[.T]  one process of a run with this seed, or one thread of it
   --steps N       and of that only so many steps
   --no-shrink     after a failure, do not look for a shorter way to it
+  --plant WHAT    pages go wrong on purpose, behind the model's back: lost, foreign or word; the run has to fail
   --list          the kinds of steps, and how often each comes
 
 Prints KTAP; run it as root. A failure names the seed, the step and the shortest command that shows it again.
@@ -62,6 +63,11 @@ fn options() -> Result<Option<Options>, String> {
             "--threads" => options.threads = between(value()?, board::THREADS as u64)?,
             "--steps" => options.steps = number(value()?)? as usize,
             "--calm" => options.inject = false,
+            "--plant" => {
+                let text = value()?;
+                let known = plan::PLANTS.iter().find(|(_, name)| *name == text);
+                options.plant = Some(known.ok_or(format!("{text}: not lost, foreign or word"))?.0);
+            }
             "--trace" => options.trace = true,
             "--no-shrink" => options.shrink = false,
             "--device" => options.devices.push(value()?.into()),

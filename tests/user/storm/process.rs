@@ -4,7 +4,7 @@
 use crate::actor::{Player, Stage};
 use crate::arena::{Arena, Result, Stop};
 use crate::board::Board;
-use crate::plan::{Actor, End, life};
+use crate::plan::{Actor, End, at_home, life};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// For the signal handler.
@@ -59,6 +59,17 @@ fn die(stage: &Stage, process: usize) -> ! {
     }
 }
 
+/// Keeps the calling process and all it starts on one processor.
+fn stay_on(processor: usize) {
+    // SAFETY: all zeroes is an empty set; the calling process only. A machine without that processor
+    // refuses, and the process goes where it likes.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+    }
+}
+
 /// A process from its first to its last step; never returns. `only`: this thread alone.
 pub fn live(
     stage: &Stage,
@@ -70,6 +81,9 @@ pub fn live(
     // SAFETY: an option of the calling process only.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     survive_bus_errors(stage);
+    if at_home(stage.seed, process, generation) {
+        stay_on(process % 2);
+    }
     let outcome = act(stage, process, generation, only, limit);
     if let Err(stop) = &outcome {
         stage.board.fail(&format!("{process}.{generation}: {stop}"));
@@ -113,7 +127,8 @@ fn act(
                 let doom = whole && end == End::KilledInFlight && player.actor.thread == 0;
                 scope.spawn(move || {
                     let outcome = player.play(steps);
-                    if doom && outcome.is_ok() {
+                    // Who found something shall live to tell.
+                    if doom && outcome.is_ok() && !stage.board.has_failed() {
                         die(stage, process);
                     }
                     outcome
@@ -129,7 +144,7 @@ fn act(
             })
             .fold(Ok(()), std::result::Result::and)
     })?;
-    if whole && end == End::KilledAtRest {
+    if whole && end == End::KilledAtRest && !stage.board.has_failed() {
         die(stage, process);
     }
     Ok(())

@@ -4,7 +4,7 @@
 use crate::actor::Stage;
 use crate::board::{Board, PROCESSES};
 use crate::calls;
-use crate::plan::{Actor, KINDS, Kind as Step, Plan, life};
+use crate::plan::{Actor, KINDS, Kind as Step, PLANTS, Plan, Plant, life, total};
 use crate::process;
 use hmm_uapi::{Device, Kind, sys as abi};
 use std::fmt::Write as _;
@@ -36,6 +36,7 @@ pub struct Options {
     pub steps: usize,
     pub only: Option<Only>,
     pub inject: bool,
+    pub plant: Option<Plant>,
     pub trace: bool,
     pub shrink: bool,
     pub devices: Vec<PathBuf>,
@@ -54,6 +55,7 @@ impl Default for Options {
             steps: usize::MAX,
             only: None,
             inject: true,
+            plant: None,
             trace: false,
             shrink: true,
             devices: Vec::new(),
@@ -81,6 +83,9 @@ impl Options {
         words.push(format!("--threads={}", self.threads));
         if !self.inject {
             words.push("--calm".into());
+        }
+        if let Some((_, name)) = PLANTS.iter().find(|(plant, _)| Some(*plant) == self.plant) {
+            words.push(format!("--plant={name}"));
         }
         words
             .iter()
@@ -215,6 +220,7 @@ pub fn run(options: &Options) -> ExitCode {
         threads: options.threads,
         trace: options.trace,
         inject: options.inject && nodes.iter().all(|node| can_fail(node)),
+        plant: options.plant,
         remote: calls::has_remote(),
         disk: fs::OpenOptions::new()
             .read(true)
@@ -281,7 +287,7 @@ fn what_was_done(stage: &Stage, verdicts: &mut Verdicts, before: [u64; FIGURES.l
     for (kind, name, weight, _) in KINDS {
         let done = board.done[*kind as usize].load(Ordering::Relaxed);
         let effect = board.effect[*kind as usize].load(Ordering::Relaxed);
-        let expect = board.steps.load(Ordering::Relaxed) * *weight as u64 / 130;
+        let expect = board.steps.load(Ordering::Relaxed) * *weight as u64 / total() as u64;
         let missing = match kind {
             Step::Direct if stage.disk.is_none() => Some("there is no /dev/ram1 with O_DIRECT"),
             Step::RemoteRead | Step::RemoteWrite if !stage.remote => {
@@ -297,7 +303,11 @@ fn what_was_done(stage: &Stage, verdicts: &mut Verdicts, before: [u64; FIGURES.l
             }
             _ => None,
         };
-        let note = format!("{done} times, {effect} pages");
+        let spent = board.spent[*kind as usize].load(Ordering::Relaxed);
+        let note = format!(
+            "{done} times, {effect} pages, {} us each",
+            spent / 1000 / done.max(1)
+        );
         verdicts.say(
             &format!("{name} was done"),
             &match missing {
