@@ -38,7 +38,8 @@ fn one(svg: &mut Svg, curve: &Curve, top: f64) {
     let last = curve.points.last().map_or(0, |point| point.0).max(1) as f64;
     let peak = curve.points.iter().map(|point| point.1).max().unwrap_or(0);
     let (floor, wide) = (top + HIGH, WIDTH - LEFT - RIGHT);
-    let x = |ms: f64| LEFT + wide * ms / last;
+    // The last point is seen, too.
+    let x = |ms: f64| LEFT + wide * ms / (last * 1.02);
     let y = |pages: u64| floor - HIGH * pages as f64 / peak.max(1) as f64;
 
     svg.text((16.0, top + 14.0), &curve.name, "font-size=\"14\"");
