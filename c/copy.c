@@ -193,14 +193,11 @@ static unsigned int sort_out(struct hmm_region *region, struct hmm_batch *b,
 	return npages;
 }
 
-/* A failed segment to the device: its frames go back, its pages stay in RAM. */
-static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
-			const struct hmm_segment *seg)
+/* Entries @i to @n of a batch to the device: their frames go back, their pages stay. */
+void hmm_drop_frames(struct hmm_region *region, struct hmm_batch *b, unsigned int i,
+		     unsigned int n)
 {
-	u32 i;
-
-	trace_copy_error(region, HMM_TO_DEVICE, seg);
-	for (i = seg->entry; i < seg->entry + seg->npages; i++) {
+	for (; i < n; i++) {
 		if (!(b->dst[i] & MIGRATE_PFN_VALID))
 			continue;
 		if (hmm_core_rollback(region->core, raw_smp_processor_id(),
@@ -210,6 +207,14 @@ static void drop_frames(struct hmm_region *region, struct hmm_batch *b,
 			     b->dst[i] >> MIGRATE_PFN_SHIFT);
 		b->dst[i] = 0;
 	}
+}
+
+/* A failed segment to the device. */
+static void drop_segment(struct hmm_region *region, struct hmm_batch *b,
+			 const struct hmm_segment *seg)
+{
+	trace_copy_error(region, HMM_TO_DEVICE, seg);
+	hmm_drop_frames(region, b, seg->entry, seg->entry + seg->npages);
 }
 
 /**
@@ -234,7 +239,7 @@ bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
 		b->seg[i].src -= peer->devmem.pfn_first;
 	err = submit(region, &copy, region->ops->copy_from_peer);
 	finish(region, &copy);
-	sort_out(region, b, &copy, plan->ncopy, region->ops->copy_from_peer, drop_frames);
+	sort_out(region, b, &copy, plan->ncopy, region->ops->copy_from_peer, drop_segment);
 	return err != -EOPNOTSUPP;
 }
 
@@ -264,7 +269,7 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 	submit(region, &copy, region_ops(region)->copy_to_device);
 	finish(region, &zero);
 	finish(region, &copy);
-	sort_out(region, b, &copy, plan->ncopy, region_ops(region)->copy_to_device, drop_frames);
+	sort_out(region, b, &copy, plan->ncopy, region_ops(region)->copy_to_device, drop_segment);
 	if (region->dma_device)
 		unmap_dma(region, &copy, DMA_TO_DEVICE);
 
@@ -277,7 +282,7 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 			break;
 	if (i < n)
 		for (i = n - plan->nzero; i < n; i++)
-			drop_frames(region, b, &b->seg[i]);
+			drop_segment(region, b, &b->seg[i]);
 }
 
 /* A failed segment to RAM: its pages are freed, the data stays on the device. */

@@ -58,21 +58,17 @@ static unsigned int set_aside_poisoned(struct hmm_region *region, struct hmm_bat
 /* The device goes, and with it what was set aside: zeroes take its place. */
 static void replace_poisoned(struct hmm_batch *b, unsigned int n, const unsigned long *lost)
 {
-	unsigned int i, k, order;
 	struct page *page;
+	unsigned int i;
 
 	for_each_set_bit(i, lost, n) {
-		order = hmm_entry_order(b->src[i]);
-		page = order ? hmm_alloc_huge(NULL, 0) :
-			       alloc_page(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
+		page = alloc_page(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
 		if (!page)
 			continue;
-		for (k = 0; k < 1U << order; k++)
-			clear_highpage(page + k);
+		clear_highpage(page);
 		lock_page(page);
 		b->src[i] |= MIGRATE_PFN_MIGRATE;
-		b->dst[i] = migrate_pfn(page_to_pfn(page)) |
-			    (b->src[i] & MIGRATE_PFN_COMPOUND);
+		b->dst[i] = migrate_pfn(page_to_pfn(page));
 	}
 }
 
@@ -80,18 +76,25 @@ static void replace_poisoned(struct hmm_batch *b, unsigned int n, const unsigned
 struct evict_visit {
 	struct hmm_region *region;
 	struct hmm_batch *b;
+	bool give_up;
 	struct evict_result *result;
 };
 
-/* Where the kernel moves only what somebody maps: the whole block, as far as it is this mapping's. */
+/*
+ * Where the kernel moves only what somebody maps, and where a folio is whole: the block, as far as
+ * it is this mapping's. What shall be given up is split by that, and is small the next time.
+ */
 static void evict_mapped(struct page *page, struct vm_area_struct *vma, unsigned long addr,
-			 void *arg)
+			 bool write, void *arg)
 {
 	struct evict_visit *v = arg;
+	const bool held = v->b->write;
 	struct hmm_migrate m = {};
 
+	v->b->write = write && !v->give_up;
 	hmm_to_ram_move(v->region, v->b, vma, max(vma->vm_start, ALIGN_DOWN(addr, PMD_SIZE)),
 			min(vma->vm_end, ALIGN(addr + 1, PMD_SIZE)), &m);
+	v->b->write = held;
 	v->result->moved += m.moved;
 	v->result->unreadable += m.skipped[HMM_SKIP_COPY];
 }
@@ -100,20 +103,22 @@ static void evict_mapped(struct page *page, struct vm_area_struct *vma, unsigned
 static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first,
 		       unsigned int n, bool give_up, struct evict_result *result)
 {
-	struct evict_visit visit = { .region = region, .b = b, .result = result };
+	struct evict_visit visit = { .region = region, .b = b, .give_up = give_up,
+				     .result = result };
 	DECLARE_BITMAP(lost, HMM_BATCH) = {};
 	unsigned long pfn = region->devmem.pfn_first + first;
 	unsigned int i, nlost;
 	u32 nseg = 0;
 
-	if (!HMM_KERNEL_BY_PFN) {
+	if (!HMM_KERNEL_BY_PFN || !hmm_whole_seal(region, first, n)) {
 		for (i = 0; i < n; i++)
-			hmm_rmap_visit(pfn_to_page(pfn + i), evict_mapped, &visit);
+			hmm_rmap_visit(pfn_to_page(pfn + i), b, evict_mapped, &visit);
 		return;
 	}
 	memset(b->src, 0, n * sizeof(*b->src));
 	memset(b->dst, 0, n * sizeof(*b->dst));
 	migrate_device_range(b->src, pfn, n);
+	hmm_whole_unseal(region, first);
 	leave_strangers(b, n);
 	nlost = set_aside_poisoned(region, b, n, lost);
 	hmm_to_ram_fill(region, b, n, NULL, 0, -1);

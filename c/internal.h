@@ -25,6 +25,9 @@ struct hmm_batch {
 	unsigned long dst[HMM_BATCH];
 	struct hmm_segment seg[HMM_BATCH];
 	dma_addr_t dma[HMM_BATCH];
+	struct mm_struct *mm;	/* whose mmap lock the mover holds, NULL: nobody's */
+	bool write;		/* for write: whole folios may leave a device; see whole.c */
+	struct page *huge;	/* RAM for one of these */
 };
 
 /* On whose account pages move. */
@@ -79,6 +82,7 @@ struct hmm_region {
 	struct list_head list;			/* of managed regions; RCU */
 	struct rcu_head rcu;
 	struct xarray poisoned;			/* page index -> frame that lost its contents */
+	unsigned long *sealed;			/* 2 MiB blocks; NULL: no folio is whole; whole.c */
 	struct device host;			/* what all of the above is tied to; never added */
 	void *group;				/* of the driver's device: hmm_devmem_remove_action() */
 	struct kref kref;
@@ -205,6 +209,8 @@ int hmm_region_poison(struct hmm_region *region, struct page *page, u64 npages);
 bool hmm_page_is_poisoned(struct hmm_region *region, struct page *page);
 
 /* copy.c */
+void hmm_drop_frames(struct hmm_region *region, struct hmm_batch *b, unsigned int i,
+		     unsigned int n);
 void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned int n,
 			const struct hmm_plan *plan);
 bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
@@ -244,9 +250,21 @@ int hmm_show_add(struct hmm_region *region);
 
 /* rmap.c */
 typedef void hmm_rmap_fn(struct page *page, struct vm_area_struct *vma, unsigned long addr,
-			 void *arg);
-void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg);
+			 bool write, void *arg);
+void hmm_rmap_visit(struct page *page, const struct hmm_batch *b, hmm_rmap_fn *visit, void *arg);
 void hmm_rmap_kill(struct page *page);
+
+/* whole.c */
+bool hmm_whole_is_at(struct hmm_region *region, bool other, struct vm_area_struct *vma,
+		     unsigned long addr);
+bool hmm_whole_maps(struct vm_area_struct *vma, unsigned long addr, struct folio *folio);
+struct folio *hmm_whole_take(struct hmm_region *region, struct vm_area_struct *vma,
+			     unsigned long addr);
+void hmm_whole_split(struct vm_area_struct *vma, unsigned long addr, struct folio *folio,
+		     struct hmm_batch *b);
+bool hmm_whole_seal(struct hmm_region *region, u64 first, unsigned int npages);
+void hmm_whole_unseal(struct hmm_region *region, u64 first);
+void hmm_whole_wait(struct hmm_region *region, u64 first);
 
 /* plain.c */
 unsigned long hmm_plain_evict(struct hmm_region *region);

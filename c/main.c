@@ -31,7 +31,12 @@ struct workqueue_struct *hmm_workqueue;
 /* May sleep, never fails. */
 struct hmm_batch *hmm_batch_get(void)
 {
-	return mempool_alloc(hmm_batch_pool, GFP_KERNEL);
+	struct hmm_batch *batch = mempool_alloc(hmm_batch_pool, GFP_KERNEL);
+
+	batch->mm = NULL;
+	batch->write = false;
+	batch->huge = NULL;
+	return batch;
 }
 
 void hmm_batch_put(struct hmm_batch *batch)

@@ -308,7 +308,7 @@ static void plain_evict_coherent(struct hmm_note *note)
 
 /* Where the kernel moves only what somebody maps, the driver is told who does. */
 static void plain_evict_mapped(struct page *page, struct vm_area_struct *vma,
-			       unsigned long addr, void *arg)
+			       unsigned long addr, bool write, void *arg)
 {
 	struct hmm_devmem *devmem = arg;
 	pmd_t pmd = {};
@@ -323,7 +323,7 @@ static bool plain_evict_page(struct hmm_region *region, struct plain_nobody *nob
 	unsigned long none = 0;
 
 	if (!HMM_KERNEL_BY_PFN) {
-		hmm_rmap_visit(note.page, plain_evict_mapped, &region->devmem);
+		hmm_rmap_visit(note.page, NULL, plain_evict_mapped, &region->devmem);
 		return hmm_page_is_idle(note.page);
 	}
 	migrate_device_range(&note.src, pfn, 1);

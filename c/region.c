@@ -124,9 +124,9 @@ struct hmm_region *hmm_region_alloc(struct device *device)
 	return region;
 }
 
-static void hmm_region_free_core(void *core)
+static void hmm_region_free_lent(void *lent)
 {
-	kvfree(core);
+	kvfree(lent);
 }
 
 /* Lend the core the memory it needs to keep @npages frames. */
@@ -142,7 +142,7 @@ static int hmm_region_add_core(struct hmm_region *region, u64 npages)
 	core = kvzalloc(PAGE_ALIGN(size), GFP_KERNEL);
 	if (!core)
 		return -ENOMEM;
-	ret = devm_add_action_or_reset(&region->host, hmm_region_free_core, core);
+	ret = devm_add_action_or_reset(&region->host, hmm_region_free_lent, core);
 	if (ret)
 		return ret;
 	ret = hmm_core_init(core, size, npages, nr_cpu_ids);
@@ -150,6 +150,18 @@ static int hmm_region_add_core(struct hmm_region *region, u64 npages)
 		return ret;
 	region->core = core;
 	return 0;
+}
+
+/* Where folios may be whole: a bit for each block of them. */
+static int hmm_region_add_seals(struct hmm_region *region, u64 npages)
+{
+	if (!HMM_SELECT_COMPOUND)
+		return 0;
+	region->sealed = kvcalloc(BITS_TO_LONGS(DIV_ROUND_UP_ULL(npages, HMM_BLOCK_PAGES)),
+				  sizeof(long), GFP_KERNEL);
+	if (!region->sealed)
+		return -ENOMEM;
+	return devm_add_action_or_reset(&region->host, hmm_region_free_lent, region->sealed);
 }
 
 static int hmm_region_check(const struct hmm_region_params *p)
@@ -213,6 +225,8 @@ struct hmm_region *devm_hmm_region_add(struct device *device,
 	/* A hole is made of whole sections and may be larger than the memory. */
 	ret = hmm_region_add_core(region, PHYS_PFN(params->res ? resource_size(res) :
 								 params->size));
+	if (!ret && !params->res)
+		ret = hmm_region_add_seals(region, PHYS_PFN(params->size));
 	if (ret)
 		goto err_host;
 	ret = hmm_devmem_map(region, res,

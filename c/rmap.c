@@ -74,34 +74,61 @@ out:
 	return mm;
 }
 
+/*
+ * Lock an address space to visit it. Who makes room holds a mmap lock already, perhaps this one:
+ * it cannot wait for one. Returns false if it cannot be had; @write says how it is held.
+ */
+static bool lock_visited(struct mm_struct *mm, struct page *page, const struct hmm_batch *b,
+			 bool *write)
+{
+	if (b && b->mm == mm) {
+		*write = b->write;
+		return true;
+	}
+	*write = PageCompound(page) && hmm_mmap_write_trylock(mm);
+	return *write || mmap_read_trylock(mm);
+}
+
+static void unlock_visited(struct mm_struct *mm, const struct hmm_batch *b, bool write)
+{
+	if (b && b->mm == mm)
+		return;
+	if (write)
+		mmap_write_unlock(mm);
+	else
+		mmap_read_unlock(mm);
+}
+
 /**
  * hmm_rmap_visit() - go to those who may map a page, until nobody uses it
  * @page: a page of device memory, in use or not
+ * @b: says whose mmap lock is held; NULL: nobody's
  * @visit: called with each mapping that may have it, and its address there
  * @arg: passed to @visit
  *
  * A mapping that is locked for a change is left out: the caller comes again.
  *
- * Context: process context; the caller may hold one mmap lock for read. @visit runs with the
- * mmap lock of the mapping held for read.
+ * Context: process context; the caller may hold the mmap lock that @b tells of. @visit runs with
+ * the mmap lock of the mapping held: for write if it is told so, which is tried for a page of a
+ * large folio.
  */
-void hmm_rmap_visit(struct page *page, hmm_rmap_fn *visit, void *arg)
+void hmm_rmap_visit(struct page *page, const struct hmm_batch *b, hmm_rmap_fn *visit, void *arg)
 {
 	struct vm_area_struct *vma;
 	struct mm_struct *mm;
 	unsigned long addr;
 	unsigned int nth;
+	bool write;
 
 	for (nth = 0; !hmm_page_is_idle(page); nth++) {
 		mm = rmap_find(page, nth, &addr);
 		if (!mm)
 			break;
-		/* Who makes room holds a mmap lock, perhaps this one: it cannot wait for one. */
-		if (mmap_read_trylock(mm)) {
+		if (lock_visited(mm, page, b, &write)) {
 			vma = find_vma(mm, addr);
 			if (vma && vma->vm_start <= addr)
-				visit(page, vma, addr, arg);
-			mmap_read_unlock(mm);
+				visit(page, vma, addr, write, arg);
+			unlock_visited(mm, b, write);
 		}
 		mmput_async(mm);
 	}

@@ -18,16 +18,10 @@
 /* How often room is made for the same 2 MiB. */
 #define ROOM_TRIES	16
 
-/*
- * Off unless asked for: when Linux 7.3 (up to 7.3.4 at least) takes down a mapping of a
- * 2 MiB device folio that is just on its way back to RAM, zap_huge_pmd_folio() takes the
- * migration entry for a mapped page, and drops a reference that is not its own. A process
- * that exits during an eviction is enough, and no lock of ours could keep it from that.
- */
-static bool huge;
+static bool huge = true;
 module_param(huge, bool, 0644);
 MODULE_PARM_DESC(huge,
-		 "move 2 MiB folios to private memory whole (default no: the kernel may corrupt memory when a mapping is removed while such a folio comes back; safe for programs that neither fork nor exit nor unmap meanwhile)");
+		 "move 2 MiB folios to private memory whole, where the kernel can (default yes; with no they are split, and what is there whole comes back whole)");
 
 /*
  * Turn page indices into pages of the kernel: each gets its first reference and its
@@ -44,6 +38,9 @@ static void init_pages(struct hmm_region *region, struct hmm_batch *b, unsigned 
 		huge = hmm_entry_order(b->dst[i]);
 		zone_device_page_init(migrate_pfn_to_page(b->dst[i]),
 				      &region->devmem.pagemap, huge);
+		if (huge)
+			hmm_whole_wait(region, hmm_region_page_index(region,
+					migrate_pfn_to_page(b->dst[i])));
 		npages += 1U << huge;
 	}
 	hmm_core_commit(region->core, raw_smp_processor_id(), npages);
@@ -89,6 +86,14 @@ unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool mov
 	return npages;
 }
 
+/* A folio that should have moved whole got frames here and there. */
+static bool folio_in_pieces(const struct hmm_batch *b)
+{
+	return HMM_SELECT_COMPOUND && (b->src[0] & MIGRATE_PFN_VALID) &&
+	       (b->src[0] & MIGRATE_PFN_COMPOUND) && (b->dst[0] & MIGRATE_PFN_VALID) &&
+	       !(b->dst[0] & MIGRATE_PFN_COMPOUND);
+}
+
 /* No frame for anybody: what the plan would be. */
 static void plan_nothing(struct hmm_batch *b, unsigned int n, struct hmm_plan *plan)
 {
@@ -101,13 +106,21 @@ static void plan_nothing(struct hmm_batch *b, unsigned int n, struct hmm_plan *p
 			plan->wanted += 1U << hmm_entry_order(b->src[i]);
 }
 
+/* What came of one try to move a batch. */
+enum try {
+	TRY_DONE,
+	TRY_UNABLE,	/* the driver cannot copy from there */
+	TRY_SMALL,	/* no whole frame for a whole folio, see whole.c; or it was hard to read */
+};
+
 /*
- * Move what is in RAM, or, with @peer, on that device. Returns false if the driver cannot copy
- * from @peer: nothing was moved then, nor counted.
+ * Move what is in RAM, or, with @peer, on that device. Unless it is TRY_DONE, nothing was moved,
+ * nor counted. @whole: folios may move whole.
  */
-static bool move_from(struct hmm_region *region, struct hmm_region *peer,
-		      struct hmm_batch *b, struct vm_area_struct *vma, unsigned long start,
-		      unsigned long end, struct hmm_migrate *m)
+static enum try try_from(struct hmm_region *region, struct hmm_region *peer,
+			 struct hmm_batch *b, struct vm_area_struct *vma, unsigned long start,
+			 unsigned long end, struct hmm_migrate *m, bool whole,
+			 struct page *taken)
 {
 	struct migrate_vma args = {
 		.vma = vma,
@@ -117,19 +130,21 @@ static bool move_from(struct hmm_region *region, struct hmm_region *peer,
 		.dst = b->dst,
 		.pgmap_owner = peer ? peer->devmem.pagemap.owner : region->devmem.pagemap.owner,
 		.flags = (peer ? hmm_region_select(peer) : MIGRATE_VMA_SELECT_SYSTEM) |
-			 (READ_ONCE(huge) ? hmm_region_select_huge(region, m) : 0),
+			 (whole ? HMM_SELECT_COMPOUND : 0),
+		HMM_FAULT_PAGE(taken),
 	};
 	unsigned int n = PHYS_PFN(end - start), filled, moved, holes = 0;
+	enum try ret = TRY_DONE;
 	struct hmm_plan plan;
-	bool able = true;
+	bool taken_whole;
 
 	if (migrate_vma_setup(&args)) {
 		m->skipped[HMM_SKIP_VMA] += n;
-		return true;
+		return TRY_DONE;
 	}
 	if (!args.cpages) {
 		m->skipped[HMM_SKIP_BUSY] += n;
-		return true;
+		return TRY_DONE;
 	}
 
 	if (peer)
@@ -146,18 +161,26 @@ static bool move_from(struct hmm_region *region, struct hmm_region *peer,
 	}
 	if (trace_alloc_fail_enabled() && plan.wanted > plan.claimed)
 		trace_alloc_fail(region, HMM_TO_DEVICE, plan.wanted - plan.claimed);
-	if (peer)
-		able = hmm_copy_from_peer(region, peer, b, n, &plan);
-	else
+	taken_whole = b->src[0] & MIGRATE_PFN_COMPOUND;
+	if (folio_in_pieces(b)) {
+		hmm_drop_frames(region, b, 0, n);
+		ret = TRY_SMALL;
+	} else if (!peer) {
 		hmm_copy_to_device(region, b, n, &plan);
+	} else if (!hmm_copy_from_peer(region, peer, b, n, &plan)) {
+		ret = TRY_UNABLE;
+	}
+	/* The driver has trouble with some page of it: with which, the pages will tell. */
+	if (taken_whole && plan.ncopy && b->seg[0].status == -EAGAIN)
+		ret = TRY_SMALL;
 	init_pages(region, b, n);
 	filled = hmm_batch_count(b, n, false);
 	migrate_vma_pages(&args);
 	moved = hmm_batch_count(b, n, true);
 	m->huge += hmm_batch_huge(b, n);
 	migrate_vma_finalize(&args);
-	if (!able)
-		return false;
+	if (ret)
+		return ret;
 
 	m->moved += moved;
 	m->skipped[HMM_SKIP_HOLE] += holes;
@@ -165,7 +188,31 @@ static bool move_from(struct hmm_region *region, struct hmm_region *peer,
 	m->skipped[HMM_SKIP_NO_MEMORY] += plan.wanted - plan.claimed;
 	m->skipped[HMM_SKIP_COPY] += plan.claimed - filled;
 	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
-	return true;
+	return TRY_DONE;
+}
+
+/* As above, whole if that can be. Returns false if the driver cannot copy from @peer. */
+static bool move_from(struct hmm_region *region, struct hmm_region *peer,
+		      struct hmm_batch *b, struct vm_area_struct *vma, unsigned long start,
+		      unsigned long end, struct hmm_migrate *m)
+{
+	bool whole = READ_ONCE(huge) && hmm_region_select_huge(region, m);
+	struct folio *folio = NULL;
+	enum try ret;
+
+	if (whole && peer) {
+		if (b->write && end - start == PMD_SIZE)
+			folio = hmm_whole_take(peer, vma, start);
+		whole = folio;
+	}
+	ret = try_from(region, peer, b, vma, start, end, m, whole, folio ? &folio->page : NULL);
+	if (folio) {
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+	if (ret == TRY_SMALL)
+		ret = try_from(region, peer, b, vma, start, end, m, false, NULL);
+	return ret == TRY_DONE;
 }
 
 /*
@@ -242,6 +289,27 @@ static int check_strict(const struct hmm_migrate *m)
 	return 0;
 }
 
+/* Whole folios leave a device with the mmap lock held for write, everything else for read. */
+static bool wants_write(struct hmm_region *region, const struct hmm_migrate *m,
+			struct vm_area_struct *vma, unsigned long addr, unsigned long next,
+			enum hmm_direction direction)
+{
+	const bool there = direction == HMM_TO_DEVICE;
+
+	return HMM_SELECT_COMPOUND && next - addr == PMD_SIZE &&
+	       !(m->flags & HMM_MIGRATE_SMALL) && !(there && (m->flags & HMM_MIGRATE_FROM_RAM)) &&
+	       hmm_whole_is_at(region, there, vma, addr);
+}
+
+static void unlock(struct hmm_batch *b)
+{
+	if (b->write)
+		mmap_write_unlock(b->mm);
+	else
+		mmap_read_unlock(b->mm);
+	b->write = false;
+}
+
 /*
  * Cut a request into batches: each is part of one VMA, at most HMM_BATCH pages, inside one
  * 2 MiB block. The mmap lock is let go of between batches when somebody waits for it.
@@ -254,6 +322,7 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 	struct vm_area_struct *vma;
 	unsigned long addr, next;
 	struct hmm_batch *b;
+	bool write;
 	int ret = 0;
 
 	b = hmm_batch_get();
@@ -261,6 +330,7 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 		ret = -EINTR;
 		goto out_batch;
 	}
+	b->mm = mm;
 	if (m->flags & HMM_MIGRATE_STRICT)
 		ret = check_strict(m);
 
@@ -272,6 +342,23 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 			continue;
 		}
 		next = min3(m->end, vma->vm_end, ALIGN(addr + 1, PMD_SIZE));
+		write = wants_write(region, m, vma, addr, next, direction);
+		if (write && !b->write) {
+			mmap_read_unlock(mm);
+			if (mmap_write_lock_killable(mm)) {
+				ret = -EINTR;
+				goto out_batch;
+			}
+			b->write = true;
+			next = addr;
+			continue;
+		}
+		if (b->write && !write) {
+			mmap_write_downgrade(mm);
+			b->write = false;
+		}
+		if (write)
+			hmm_vma_start_write(vma);
 		hmm_trace_begin(region, &trace, direction, HMM_CAUSE_REQUEST, addr,
 				PHYS_PFN(next - addr), m);
 		move(region, b, vma, addr, next, m);
@@ -286,7 +373,7 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 		} else if (direction == HMM_TO_DEVICE && hmm_sleep_is_near()) {
 			ret = -EAGAIN;
 		} else if (need_resched() || mmap_lock_is_contended(mm)) {
-			mmap_read_unlock(mm);
+			unlock(b);
 			cond_resched();
 			if (mmap_read_lock_killable(mm)) {
 				ret = -EINTR;
@@ -294,7 +381,7 @@ static int walk(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *m
 			}
 		}
 	}
-	mmap_read_unlock(mm);
+	unlock(b);
 out_batch:
 	hmm_batch_put(b);
 	return ret;

@@ -85,7 +85,8 @@ void hmm_leave_poisoned(struct hmm_region *region, struct hmm_batch *b, unsigned
 /**
  * hmm_to_ram_fill() - find RAM for the pages of a batch
  * @region: where they come from
- * @b: src as the kernel set it up; dst, all 0, gets locked pages where there are some
+ * @b: src as the kernel set it up; dst, all 0, gets locked pages where there are some, and
+ *	the only COMPOUND entry that there may be @b->huge
  * @n: entries
  * @vma: whose memory policy counts, or NULL for an eviction
  * @start: address of the first entry in @vma
@@ -98,29 +99,23 @@ unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
 			     unsigned long start, long must)
 {
 	unsigned int i, end, missing = 0;
-	struct page *huge;
 
 	for (i = 0; i < n; i = end) {
 		end = i + 1;
 		if (!is_wanted(b->src[i]))
 			continue;
 		if (b->src[i] & MIGRATE_PFN_COMPOUND) {
+			/* RAM for it was there before it was locked. */
 			end = i + HMM_BLOCK_PAGES;
-			huge = hmm_alloc_huge(vma, start + i * PAGE_SIZE);
-			if (huge) {
-				b->dst[i] = take_page(huge) | MIGRATE_PFN_COMPOUND;
-				continue;
-			}
-			/* Without a VMA the kernel cannot split the folio: later, then. */
-			if (!vma) {
+			if (b->huge)
+				b->dst[i] = take_page(b->huge) | MIGRATE_PFN_COMPOUND;
+			else
 				missing += HMM_BLOCK_PAGES;
-				continue;
-			}
-		} else {
-			while (end < n && is_wanted(b->src[end]) &&
-			       !(b->src[end] & MIGRATE_PFN_COMPOUND))
-				end++;
+			b->huge = NULL;
+			continue;
 		}
+		while (end < n && is_wanted(b->src[end]))
+			end++;
 		for (; i < end; i++) {
 			if (!b->dst[i])
 				fill_entry(b, i, end - i, vma, start + i * PAGE_SIZE,
@@ -140,29 +135,43 @@ static unsigned long entry_at(const unsigned long *entry, long at)
 	return entry[0] & MIGRATE_PFN_COMPOUND ? entry[0] : entry[at];
 }
 
+/* RAM for a whole folio that did not move after all. */
+static void put_huge(struct hmm_batch *b)
+{
+	if (b->huge)
+		put_page(b->huge);
+	b->huge = NULL;
+}
+
 /*
  * Bring one batch home. @must is the entry a CPU fault is about, -1 if there is none; the
- * return value is the answer to that fault.
+ * return value is the answer to that fault. With @split, fault_page is of a folio that is mapped
+ * whole: the kernel shall split it, which it does not while somebody holds it. A mapping that
+ * cannot go away keeps it meanwhile.
  */
 static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
-			       struct migrate_vma *args, long must, struct hmm_migrate *m)
+			       struct migrate_vma *args, long must, struct hmm_migrate *m,
+			       struct folio *split)
 {
 	unsigned int n = PHYS_PFN(args->end - args->start);
 	unsigned int i, nr, wanted = 0, holes = 0, missing, filled, moved;
 	vm_fault_t ret = 0;
 	u32 nseg = 0;
+	int err;
 
 	args->src = b->src;
 	args->dst = b->dst;
 	args->pgmap_owner = region->devmem.pagemap.owner;
 	args->flags |= hmm_region_select(region);
-	if (migrate_vma_setup(args)) {
-		m->skipped[HMM_SKIP_VMA] += n;
-		return VM_FAULT_SIGBUS;
-	}
-	if (!args->cpages) {
-		m->skipped[HMM_SKIP_BUSY] += n;
-		return 0;
+	if (split)
+		folio_put(split);
+	err = migrate_vma_setup(args);
+	if (split)
+		folio_get(split);
+	if (err || !args->cpages) {
+		m->skipped[err ? HMM_SKIP_VMA : HMM_SKIP_BUSY] += n;
+		put_huge(b);
+		return err ? VM_FAULT_SIGBUS : 0;
 	}
 	hmm_leave_poisoned(region, b, 0, n);
 
@@ -179,6 +188,7 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 		must = -1;
 
 	missing = hmm_to_ram_fill(region, b, n, args->vma, args->start, must);
+	put_huge(b);
 	if (must >= 0 && !entry_at(b->dst, must)) {
 		ret = VM_FAULT_OOM;
 		must = -1;
@@ -216,19 +226,12 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 			struct migrate_vma *args)
 {
 	unsigned long block = ALIGN_DOWN(vmf->address, PMD_SIZE);
-	unsigned long lo = max(block, vmf->vma->vm_start);
-	unsigned long hi = min(block + PMD_SIZE, vmf->vma->vm_end);
+	unsigned long lo = max(block, args->vma->vm_start);
+	unsigned long hi = min(block + PMD_SIZE, args->vma->vm_end);
 	unsigned int max_pages = region->fault_window ?: READ_ONCE(fault_window);
 	struct hmm_window window;
 
-	/* A huge folio moves whole, if it still fills its block, and none of it is lost. */
-	if (HMM_SELECT_COMPOUND && PageCompound(vmf->page) && xa_empty(&region->poisoned)) {
-		args->start = lo;
-		args->end = hi;
-		args->flags = HMM_SELECT_COMPOUND;
-		return;
-	}
-	hmm_core_window(region->core, (unsigned long)vmf->vma->vm_mm,
+	hmm_core_window(region->core, (unsigned long)args->vma->vm_mm,
 			PHYS_PFN(vmf->address), PHYS_PFN(lo), PHYS_PFN(hi),
 			rounddown_pow_of_two(clamp(max_pages, 1U, (unsigned int)HMM_BATCH)),
 			&window);
@@ -236,38 +239,22 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 	args->end = args->start + (window.npages << PAGE_SHIFT);
 }
 
-/**
- * hmm_to_ram_fault() - the CPU touched a page of private memory
- * @vmf: the fault; vmf->page is the device page, and held
- *
- * No reference to the region is taken: the page's own keeps everything alive.
- *
- * Context: mmap lock held for read, may sleep.
- * Return: 0, the CPU tries again, and finds RAM if the page was moved; VM_FAULT_OOM no
- * RAM; VM_FAULT_SIGBUS the driver could not read the page back; VM_FAULT_HWPOISON its
- * contents are lost.
- */
-vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
+/* Bring home what a fault is about, for who counts and who looks on. */
+static vm_fault_t fault_batch(struct hmm_region *region, struct vm_fault *vmf,
+			      struct hmm_batch *b, struct migrate_vma *args, struct folio *split)
 {
-	struct hmm_region *region = hmm_region_of_page(vmf->page);
-	struct mm_struct *mm = vmf->vma->vm_mm;
-	struct migrate_vma args = { .vma = vmf->vma, HMM_FAULT_PAGE(vmf->page) };
+	struct mm_struct *mm = args->vma->vm_mm;
 	struct hmm_migrate m = { .mm = mm };
 	u64 begin = ktime_get_ns();
 	struct hmm_trace_move trace;
-	struct hmm_batch *b;
 	vm_fault_t ret;
 
-	if (unlikely(hmm_page_is_poisoned(region, vmf->page)))
-		return VM_FAULT_HWPOISON;
-	fault_range(region, vmf, &args);
-	b = hmm_batch_get();
-	hmm_trace_begin(region, &trace, HMM_TO_RAM, HMM_CAUSE_FAULT, args.start,
-			PHYS_PFN(args.end - args.start), &m);
-	ret = to_ram_batch(region, b, &args, PHYS_PFN(vmf->address) - PHYS_PFN(args.start), &m);
+	hmm_trace_begin(region, &trace, HMM_TO_RAM, HMM_CAUSE_FAULT, args->start,
+			PHYS_PFN(args->end - args->start), &m);
+	ret = to_ram_batch(region, b, args, PHYS_PFN(vmf->address) - PHYS_PFN(args->start), &m,
+			   split);
 	hmm_trace_end(region, &trace, b, &m);
-	hmm_batch_put(b);
-	trace_cpu_fault(region, vmf->address, args.start, PHYS_PFN(args.end - args.start),
+	trace_cpu_fault(region, vmf->address, args->start, PHYS_PFN(args->end - args->start),
 			m.moved, (__force unsigned int)ret);
 
 	hmm_count(region, mm, cpu_faults, 1);
@@ -277,19 +264,121 @@ vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
 	return ret;
 }
 
-/* Bring one batch of a mapping home; the mmap lock is held. */
+/*
+ * A fault on a whole folio, for the first time: give back all locks of the fault, and move it with
+ * those that whole.c wants. The CPU tries again in any case, and comes here no more if the folio is
+ * still there.
+ */
+static vm_fault_t fault_whole(struct hmm_region *region, struct vm_fault *vmf,
+			      struct folio *folio, struct hmm_batch *b)
+{
+	struct migrate_vma args = { HMM_FAULT_PAGE(&folio->page) };
+	unsigned long block = ALIGN_DOWN(vmf->address, PMD_SIZE);
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	bool locked = false;
+
+	/* The caller's reference stays ours; nobody may wait for the lock with it. */
+	folio_unlock(folio);
+	mmap_read_unlock(mm);
+	if (!mmap_write_lock_killable(mm)) {
+		args.vma = find_vma(mm, block);
+		locked = args.vma && args.vma->vm_start <= block && folio_trylock(folio);
+		if (locked) {
+			hmm_vma_start_write(args.vma);
+			if (hmm_whole_maps(args.vma, block, folio)) {
+				if (folio_mapcount(folio) == 1)
+					b->huge = hmm_alloc_huge(args.vma, block);
+				if (b->huge) {
+					args.start = block;
+					args.end = block + PMD_SIZE;
+					args.flags = HMM_SELECT_COMPOUND;
+				} else {
+					fault_range(region, vmf, &args);
+				}
+				fault_batch(region, vmf, b, &args, b->huge ? NULL : folio);
+			}
+		}
+		mmap_write_unlock(mm);
+	}
+	if (!locked)
+		folio_lock(folio);
+	return VM_FAULT_RETRY;
+}
+
+/**
+ * hmm_to_ram_fault() - the CPU touched a page of private memory
+ * @vmf: the fault; vmf->page is the device page, or the first one of a folio that is mapped
+ *	whole, and held
+ *
+ * No reference to the region is taken: the page's own keeps everything alive.
+ *
+ * Context: mmap lock held for read, may sleep.
+ * Return: 0, the CPU tries again, and finds RAM if the page was moved; VM_FAULT_RETRY the same,
+ * with the mmap lock given back; VM_FAULT_OOM no RAM; VM_FAULT_SIGBUS the driver could not read
+ * the page back; VM_FAULT_HWPOISON its contents are lost.
+ */
+vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf)
+{
+	struct hmm_region *region = hmm_region_of_page(vmf->page);
+	struct migrate_vma args = { .vma = vmf->vma, HMM_FAULT_PAGE(vmf->page) };
+	unsigned long block = ALIGN_DOWN(vmf->address, PMD_SIZE);
+	struct folio *folio = page_folio(vmf->page);
+	struct page *page = vmf->page;
+	struct hmm_batch *b;
+	bool whole;
+	vm_fault_t ret;
+
+	whole = HMM_SELECT_COMPOUND && PageCompound(page) &&
+		hmm_whole_maps(vmf->vma, block, folio);
+	if (whole)
+		page = &folio->page + (PHYS_PFN(vmf->address) - PHYS_PFN(block));
+	if (unlikely(hmm_page_is_poisoned(region, page)))
+		return VM_FAULT_HWPOISON;
+	b = hmm_batch_get();
+	if (whole && fault_flag_allow_retry_first(vmf->flags) &&
+	    !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT) && xa_empty(&region->poisoned)) {
+		ret = fault_whole(region, vmf, folio, b);
+	} else {
+		if (whole)
+			hmm_whole_split(vmf->vma, block, folio, b);
+		fault_range(region, vmf, &args);
+		ret = fault_batch(region, vmf, b, &args, NULL);
+	}
+	hmm_batch_put(b);
+	return ret;
+}
+
+/* Bring one batch of a mapping home; the mmap lock is held, for write if @b says so. */
 void hmm_to_ram_move(struct hmm_region *region, struct hmm_batch *b,
 		     struct vm_area_struct *vma, unsigned long start, unsigned long end,
 		     struct hmm_migrate *m)
 {
-	struct migrate_vma args = {
-		.vma = vma,
-		.start = start,
-		.end = end,
-		.flags = hmm_region_select_huge(region, m),
-	};
+	struct migrate_vma args = { .vma = vma, .start = start, .end = end };
+	const struct hmm_migrate before = *m;
+	struct folio *folio = NULL;
 
-	to_ram_batch(region, b, &args, -1, m);
+	if (b->write && end - start == PMD_SIZE && hmm_region_select_huge(region, m) &&
+	    hmm_whole_is_at(region, false, vma, start)) {
+		b->huge = hmm_alloc_huge(vma, start);
+		if (b->huge)
+			folio = hmm_whole_take(region, vma, start);
+	}
+	if (folio) {
+		args.flags = HMM_SELECT_COMPOUND;
+		hmm_set_fault_page(&args, &folio->page);
+		b->seg[0].status = 0;
+		to_ram_batch(region, b, &args, -1, m, NULL);
+		folio_unlock(folio);
+		folio_put(folio);
+		if (b->seg[0].status != -EAGAIN)
+			return;
+		/* The driver has trouble with some page of it: with which, the pages will tell. */
+		*m = before;
+		args.flags = 0;
+		hmm_set_fault_page(&args, NULL);
+	}
+	put_huge(b);
+	to_ram_batch(region, b, &args, -1, m, NULL);
 }
 
 /**

@@ -52,12 +52,35 @@
 #endif
 
 /*
- * Whole 2 MiB folios: a flag of the request and one of the entry, 0 where unknown. Kernels with
+ * Whole 2 MiB folios: a flag of the request and one of the entry, 0 where unknown; and the folio
+ * of private memory behind the entry of a page table, if that is what it is. Kernels with
  * PREEMPT_RT know the flags and are built without huge pages.
  */
 #if defined(MIGRATE_PFN_COMPOUND) && IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)
+#include <linux/leafops.h>
 #define HMM_SELECT_COMPOUND	MIGRATE_VMA_SELECT_COMPOUND
+#define hmm_vma_start_write(vma)	vma_start_write(vma)
+#define hmm_set_fault_page(args, page)	((void)((args)->fault_page = (page)))
+
+/* What mmap_write_lock() does, without waiting; the kernel itself has no use for it any more. */
+static inline bool hmm_mmap_write_trylock(struct mm_struct *mm)
+{
+	if (!down_write_trylock(&mm->mmap_lock))
+		return false;
+	mm_lock_seqcount_begin(mm);
+	return true;
+}
+
+static inline struct folio *hmm_pmd_device_folio(pmd_t pmd)
+{
+	return pmd_is_device_private_entry(pmd) ? softleaf_to_folio(softleaf_from_pmd(pmd)) :
+						  NULL;
+}
 #else
+#define hmm_vma_start_write(vma)	((void)(vma))
+#define hmm_set_fault_page(args, page)	((void)(args), (void)(page))
+#define hmm_mmap_write_trylock(mm)	((void)(mm), false)
+#define hmm_pmd_device_folio(pmd)	((void)(pmd), (struct folio *)NULL)
 #define HMM_SELECT_COMPOUND	0
 #endif
 #ifndef MIGRATE_PFN_COMPOUND
@@ -192,6 +215,26 @@ static inline bool folio_test_anon(struct folio *folio)
 static inline bool folio_mapped(struct folio *folio)
 {
 	return page_mapped(&folio->page);
+}
+
+static inline int folio_mapcount(struct folio *folio)
+{
+	return total_mapcount(&folio->page);
+}
+
+static inline void folio_get(struct folio *folio)
+{
+	get_page(&folio->page);
+}
+
+static inline bool folio_trylock(struct folio *folio)
+{
+	return trylock_page(&folio->page);
+}
+
+static inline void folio_lock(struct folio *folio)
+{
+	lock_page(&folio->page);
 }
 
 static inline void folio_unlock(struct folio *folio)

@@ -107,13 +107,11 @@ def run(only: str | None) -> int:
         step.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I.", "-o", program, PROGRAM])
         step.run(["make", "core", "target/user/api"])
     ours = build.build(found).modules
-    # 2 MiB device pages are off by default; the small ones are measured in memory that has no huge pages.
-    huge = "/modules/load && echo 1 >/sys/module/hmm_devmem/parameters/huge"
     count = f"pages /dev/hmm_dmirror0 {OURS} && api --bench"
-    figures = _measure(found, machine, ours, huge, program, OURS, count)
+    figures = _measure(found, machine, ours, "/modules/load", program, OURS, count)
     wall, busy = _timed(found, machine, ours, "/modules/load", program, OURS)
     calm: Figures = {}
-    parts = {OURS: _profile(found, machine, ours, huge, program, OURS)}
+    parts = {OURS: _profile(found, machine, ours, "/modules/load", program, OURS)}
     if machine.name == "private":
         theirs = build.build(found, peer(found)).modules
         load = "insmod /modules/test_hmm.ko"
@@ -123,7 +121,7 @@ def run(only: str | None) -> int:
         wall, busy = wall | there, max(busy, more)
         parts[PEER] = _profile(found, machine, theirs, load, program, PEER)
         unzeroed = replace(machine, append=(*machine.append, "init_on_alloc=0"))
-        calm = (_measure(found, unzeroed, ours, huge, program, OURS, f"pages /dev/hmm_dmirror0 {OURS}")
+        calm = (_measure(found, unzeroed, ours, "/modules/load", program, OURS, f"pages /dev/hmm_dmirror0 {OURS}")
                 | _measure(found, unzeroed, theirs, load, program, PEER, count))
     rows = [asdict(row.judged()) for row in [*_pages(figures, calm, parts[OURS]), *_share(parts[OURS]), *_several(wall, busy)]]
     page = _table(found, machine, figures)

@@ -35,9 +35,6 @@ if [ "$kind" = coherent ]; then
 fi
 echo 64 >/proc/sys/vm/nr_hugepages
 mkdir -p /mnt/huge && mount -t hugetlbfs none /mnt/huge
-# Some of them want 2 MiB device pages, which are off by default.
-echo 1 >/sys/module/hmm_devmem/parameters/huge
-trap 'echo 0 >/sys/module/hmm_devmem/parameters/huge' EXIT
 grep -q exclusive /sys/module/hmm_devmem/parameters/caps || set -- "$@" -T exclusive -T exclusive_mprotect -T exclusive_cow
 hmm-tests "$@" -v "hmm_device_$kind" -v "hmm2_device_$kind"
 """
