@@ -21,6 +21,7 @@ mod sys;
 mod unload;
 mod victim;
 mod vram;
+mod whole;
 
 use harness::{Env, Test};
 use hmm_uapi::Device;
@@ -51,6 +52,7 @@ fn tests() -> Vec<Test> {
         runs::TESTS,
         unload::TESTS,
         vram::TESTS,
+        whole::TESTS,
     ]
     .concat()
 }
