@@ -54,6 +54,10 @@ fuzz: ## feed anything to the C ABI, the planner and the range map (FUZZ_SECONDS
 coverage: ## line and branch coverage of the core by its host tests; fails below 95 and 90 %
 	@$(PYTHON) tests/coverage.py
 
+.PHONY: counts
+counts: ## count the instructions of the core's hot paths and compare them with tests/counts.txt
+	@$(PYTHON) tests/counts.py
+
 .PHONY: loom
 # Release mode, because the search is long; see tests/loom.rs for its bounds.
 loom: export RUSTFLAGS := --cfg loom

@@ -25,6 +25,8 @@ struct Memory {
     any: AtomicU64,
 }
 
+const MOST_WORDS: usize = 64;
+
 fn zeroes(n: usize) -> Vec<AtomicU64> {
     (0..n).map(|_| AtomicU64::new(0)).collect()
 }
@@ -34,7 +36,8 @@ impl Memory {
         let shape = Shape::of(npages);
         let memory = Memory {
             npages,
-            words: zeroes(shape.nwords),
+            // Of the blocks of a giant only the first are looked into.
+            words: zeroes(shape.nwords.min(MOST_WORDS)),
             maps: std::array::from_fn(|_| zeroes(shape.nmap)),
             table: zeroes(retired::table_words(npages)),
             slots: (0..2)
@@ -401,5 +404,44 @@ fn a_run_comes_back() {
             "one was free all the time"
         );
         memory.settle(16);
+    });
+}
+
+/// 1 GiB together, or one frame of it; whoever comes second gets nothing or, when the
+/// giant finds that a block is gone, gives back what it had taken.
+#[test]
+fn a_giant_or_a_frame_of_it() {
+    explore(Some(3), || {
+        let memory = Memory::new(512 * 512);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_one(Cpu(0)));
+        let giant = memory.frames().claim_giant();
+        let one = thread.join().expect("a thread");
+        assert!(giant.is_some() != one.is_some(), "{giant:?} and {one:?}");
+        let out = match one {
+            None => 512 * 512,
+            // A block whose words are not in this memory counts as gone.
+            Some(page) if page.block().0 >= MOST_WORDS / 8 => 512,
+            Some(_) => 1,
+        };
+        assert_eq!(memory.frames().count().free + out, memory.npages);
+    });
+}
+
+/// 1 GiB together, or a block of it.
+#[test]
+fn a_giant_or_a_block_of_it() {
+    explore(Some(3), || {
+        let memory = Memory::new(512 * 512);
+        let other = memory.clone();
+        let thread = thread::spawn(move || other.frames().claim_block(Cpu(1)));
+        let giant = memory.frames().claim_giant();
+        let block = thread.join().expect("a thread");
+        assert!(
+            giant.is_some() != block.is_some(),
+            "{giant:?} and {block:?}"
+        );
+        let out = if giant.is_some() { 512 * 512 } else { 512 };
+        assert_eq!(memory.frames().count().free + out, memory.npages);
     });
 }

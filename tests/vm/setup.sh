@@ -35,6 +35,9 @@ want="$want g++"
 llvm=$(rustc -Vv 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 if [ "$web${llvm:-22}" = -web22 ]; then want="$want llvm-22"; fi
 
+# Instructions of the core are counted by valgrind.
+want="$want valgrind"
+
 # libclang reads the C headers for bindgen.
 want="$want libclang-dev clang"
 
