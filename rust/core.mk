@@ -58,6 +58,12 @@ coverage: ## line and branch coverage of the core by its host tests; fails below
 counts: ## count the instructions of the core's hot paths and compare them with tests/counts.txt
 	@$(PYTHON) tests/counts.py
 
+.PHONY: tsan asan
+tsan: ## the host tests under ThreadSanitizer (a compiler that brings its runtime: rustup's do)
+	@sh tests/sanitize.sh thread
+asan: ## the host tests under AddressSanitizer (likewise)
+	@sh tests/sanitize.sh address
+
 .PHONY: loom
 # Release mode, because the search is long; see tests/loom.rs for its bounds.
 loom: export RUSTFLAGS := --cfg loom

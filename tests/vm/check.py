@@ -255,6 +255,13 @@ def fuzz(results: Results) -> None:
     results.add("core", "nothing that a minute of fuzzing found breaks it", True)
 
 
+def counts(results: Results) -> None:
+    """Instructions of the hot paths, which do not depend on what the machine does beside."""
+    with Step("instructions of the core's hot paths", "counts") as step:
+        step.run(["make", "counts"], hint="make counts")
+    results.add("core", "no hot path takes more instructions than tests/counts.txt says", True)
+
+
 def user_programs() -> None:
     """The programs that run inside the machines."""
     with Step("programs for the machines", "user") as step:
