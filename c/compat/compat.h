@@ -314,6 +314,24 @@ static inline struct range mhp_get_pluggable_range(bool need_mapping)
  * the lock held, so those fail with -EFAULT.
  */
 #if !HMM_HAVE_SYMBOL_HMM_RANGE_FAULT_UNLOCKED_TIMEOUT
+/*
+ * Before 5.19 it fails with -EFAULT at private memory of another device, which it should bring
+ * home; no probe can see which kernel does. Who touches the pages brings them home.
+ */
+static inline int hmm_range_fault_foreign(struct hmm_range *range)
+{
+	unsigned int write = range->default_flags & HMM_PFN_REQ_WRITE ? FAULT_FLAG_WRITE : 0;
+	int ret = hmm_range_fault(range);
+	unsigned long addr;
+
+	if (HMM_KERNEL_BY_PFN || ret != -EFAULT || !(range->default_flags & HMM_PFN_REQ_FAULT))
+		return ret;
+	for (addr = range->start; addr < range->end; addr += PAGE_SIZE)
+		if (fixup_user_fault(range->notifier->mm, addr, write, NULL))
+			return ret;
+	return hmm_range_fault(range);
+}
+
 static inline int hmm_range_fault_unlocked_timeout(struct hmm_range *range,
 						   unsigned long timeout)
 {
@@ -327,7 +345,7 @@ static inline int hmm_range_fault_unlocked_timeout(struct hmm_range *range,
 		range->notifier_seq = mmu_interval_read_begin(range->notifier);
 		if (mmap_read_lock_killable(mm))
 			return -EINTR;
-		ret = hmm_range_fault(range);
+		ret = hmm_range_fault_foreign(range);
 		mmap_read_unlock(mm);
 	} while (ret == -EBUSY && time_before(jiffies, deadline));
 	return ret;
