@@ -70,7 +70,8 @@ def table(rows: list[Row]) -> list[str]:
 def markdown(rows: list[Row]) -> str:
     """The rows for README.md."""
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    lines = [f"`make bench` on {today}, {machine()}; the best of many runs, thread CPU time, vectoriser off on all sides", "",
+    lines = [f"`make bench` on {today}, {machine()}; load {os.getloadavg()[0]:.0f}; the best of many runs (two threads: the median), "
+             "thread CPU time, vectoriser off on all sides", "",
              "| " + " | ".join(HEAD) + " |", "| --- | --- | --- | ---: | ---: | --- | ---: | ---: | --- |"]
     return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)]) + "\n"
 

@@ -798,7 +798,7 @@ fn split_compound_comes_back_whole() {
 /// Small pages do not spread over blocks that nobody uses yet.
 #[test]
 fn small_claims_leave_blocks_whole() {
-    let nblocks = 256;
+    let nblocks = 64;
     let lent = Lent::new(512 * nblocks, 2);
     let region = lent.region();
     let mut model = Model::new(512 * nblocks);
@@ -808,7 +808,7 @@ fn small_claims_leave_blocks_whole() {
         mine.extend(model.plan(&region, 0, &one));
     }
     let mut x = 7u64;
-    for _ in 0..100_000 {
+    for _ in 0..30_000 {
         x = x
             .wrapping_mul(6364136223846793005)
             .wrapping_add(1442695040888963407);
