@@ -11,6 +11,7 @@
 #include <linux/highmem.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/signal.h>
+#include <linux/srcu.h>
 
 #include "vram.h"
 
@@ -31,12 +32,41 @@ static u64 video_index(const struct vram_batch *batch, const struct hmm_segment 
 	return batch->op == VRAM_READ ? seg->src : seg->dst;
 }
 
-static void cpu_segment(struct vram_batch *batch, struct hmm_segment *seg)
+/* Held by the CPU while it touches the aperture. */
+DEFINE_STATIC_SRCU(aperture_srcu);
+
+/**
+ * vram_aperture_enter() - the CPU is going to touch the video memory
+ * @vram: the device; while the bus resets it there is nothing in its BAR, and this waits
+ *
+ * Context: process context, sleeps.
+ * Return: for vram_aperture_leave().
+ */
+int vram_aperture_enter(struct vram_device *vram)
 {
-	void *video = batch->vram->aperture + video_index(batch, seg) * PAGE_SIZE;
+	int idx;
+
+	while (idx = srcu_read_lock(&aperture_srcu), READ_ONCE(vram->paused)) {
+		srcu_read_unlock(&aperture_srcu, idx);
+		wait_event(vram->wait, !READ_ONCE(vram->paused));
+	}
+	return idx;
+}
+
+void vram_aperture_leave(int idx)
+{
+	srcu_read_unlock(&aperture_srcu, idx);
+}
+
+static int cpu_segment(struct vram_batch *batch, struct hmm_segment *seg)
+{
+	struct vram_device *vram = batch->vram;
+	void *video = vram->aperture + video_index(batch, seg) * PAGE_SIZE;
+	int idx, ret = 0;
 	u32 i;
 
-	for (i = 0; i < seg->npages; i++, video += PAGE_SIZE) {
+	for (i = 0; !ret && i < seg->npages; i++, video += PAGE_SIZE) {
+		idx = vram_aperture_enter(vram);
 		switch (batch->op) {
 		case VRAM_WRITE:
 			memcpy(video, pfn_to_kaddr(seg->src + i), PAGE_SIZE);
@@ -48,8 +78,12 @@ static void cpu_segment(struct vram_batch *batch, struct hmm_segment *seg)
 			memset(video, 0, PAGE_SIZE);
 			break;
 		}
+		/* Then that was nobody's memory. */
+		if (READ_ONCE(vram->engine) == VRAM_ENGINE_LOST)
+			ret = -ENODEV;
+		vram_aperture_leave(idx);
 	}
-	seg->status = 0;
+	return ret;
 }
 
 static void cpu_work(struct work_struct *work)
@@ -59,7 +93,7 @@ static void cpu_work(struct work_struct *work)
 
 	for (i = 0; i < batch->nr; i++) {
 		if (batch->seg[i].status == PENDING)
-			cpu_segment(batch, &batch->seg[i]);
+			batch->seg[i].status = cpu_segment(batch, &batch->seg[i]);
 		cond_resched();
 	}
 	vram_batch_end(batch);
@@ -275,6 +309,7 @@ static void lose_all(struct vram_device *vram, const char *why)
 		vram_nvme_abort(vram, -ENODEV);
 	}
 	lose(vram, why);
+	WRITE_ONCE(vram->paused, false);
 	wake_up_all(&vram->wait);
 }
 
@@ -315,8 +350,8 @@ void vram_engine_look(struct vram_device *vram)
  * vram_engine_pause() - stop the engine, to be resumed
  * @vram: the device
  *
- * What is under way waits for vram_engine_resume(); the device touches no memory until then, and
- * nobody asks its registers how it is.
+ * What is under way waits for vram_engine_resume(); the device touches no memory until then, the
+ * CPU does not touch the device's, and nobody asks its registers how it is.
  *
  * Context: process context, sleeps.
  * Return: 0, or -EIO if the device does not stop; it is to be resumed all the same.
@@ -326,8 +361,9 @@ int vram_engine_pause(struct vram_device *vram)
 	int ret = 0;
 
 	mutex_lock(&vram->reset_lock);
+	WRITE_ONCE(vram->paused, true);
+	synchronize_srcu(&aperture_srcu);
 	if (vram->engine == VRAM_ENGINE_DMA) {
-		WRITE_ONCE(vram->paused, true);
 		WRITE_ONCE(vram->generation, vram->generation + 1);
 		ret = vram_nvme_stop(vram);
 		if (ret)
@@ -355,6 +391,7 @@ void vram_engine_resume(struct vram_device *vram)
 		start(vram);
 	}
 	WRITE_ONCE(vram->paused, false);
+	wake_up_all(&vram->wait);
 	mutex_unlock(&vram->reset_lock);
 }
 

@@ -534,7 +534,7 @@ static int hold(struct vram_context *context, struct vram_job *job,
 	unsigned long dst, src, bytes;
 	unsigned int n;
 	u64 d = 0, s = 0;
-	int done, ret = 0;
+	int done, idx, ret = 0;
 
 	hmm_view_lock(context->view);
 	for (n = 0; n < HOLD && context->offset < o->len; n++) {
@@ -570,8 +570,10 @@ static int hold(struct vram_context *context, struct vram_job *job,
 			}
 			count_page(job, s);
 		}
+		idx = vram_aperture_enter(context->vram);
 		compute(context, command, o->write ? bytes_of(context, d, dst) : NULL,
 			o->read ? bytes_of(context, s, src) : NULL, bytes);
+		vram_aperture_leave(idx);
 		if (o->write)
 			dirty(d);
 		context->offset += bytes;

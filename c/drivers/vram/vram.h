@@ -128,7 +128,7 @@ struct vram_device {
 	enum vram_engine engine;
 	struct mutex reset_lock;
 	unsigned int generation;	/* of the engine: counts resets */
-	bool paused;			/* what its registers read means nothing; under reset_lock */
+	bool paused;			/* registers and BAR mean nothing now; under reset_lock */
 	wait_queue_head_t wait;		/* for a slot, or for the engine to come back */
 	mempool_t copies, clears;	/* a migration takes one of each at most */
 	struct work_struct reset_work;
@@ -178,6 +178,8 @@ void vram_engine_rescue(struct vram_device *vram, unsigned int generation);
 void vram_engine_reset(struct vram_device *vram, unsigned int generation);
 void vram_engine_lose(struct vram_device *vram, const char *why);
 void vram_engine_look(struct vram_device *vram);
+int vram_aperture_enter(struct vram_device *vram);
+void vram_aperture_leave(int idx);
 int vram_engine_pause(struct vram_device *vram);
 void vram_engine_resume(struct vram_device *vram);
 int vram_engine_clear_all(struct vram_device *vram);
