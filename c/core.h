@@ -108,6 +108,20 @@ struct hmm_window {
 };
 
 /**
+ * struct hmm_map_run - pages of an address space that have one value.
+ * @first: first virtual page
+ * @npages: number of pages
+ * @value: what they have
+ * @reserved: 0
+ */
+struct hmm_map_run {
+	u64 first;
+	u64 npages;
+	u32 value;
+	u32 reserved;
+};
+
+/**
  * hmm_core_size() - bytes to lend for a region.
  * @npages: pages in the region, 1 to 2^32 (16 TiB)
  * @ncpus: CPUs that will call, 1 to 8192
@@ -355,8 +369,8 @@ int hmm_core_victim(const struct hmm_core *core,
  * @out: the window; it contains @page
  *
  * Starts small, doubles while faults continue a window in either direction,
- * halves when they are scattered. When scattered faults have brought half of a 2 MiB block
- * home, the rest of it comes along with the next.
+ * halves when they are scattered. When scattered faults have brought three eighths of a
+ * 2 MiB block home, the rest of it comes along with the next.
  *
  * Context: Any.
  */
@@ -367,6 +381,74 @@ void hmm_core_window(const struct hmm_core *core,
 		     u64 hi,
 		     u32 max,
 		     struct hmm_window *out);
+
+/**
+ * hmm_core_map_init() - make an empty map of an address space in lent memory.
+ * @mem: @npages pages of 4 KiB, whatever is in them
+ * @npages: 3 to 2^20 - 1
+ *
+ * A map gives virtual pages a value of 28 bits, 0 for none. The caller keeps owning the
+ * memory, and sees to it that one call at a time uses it; a map holds nothing else. To lend
+ * more, it copies the map's memory to a larger place and goes on there; what is behind it
+ * need not be cleared.
+ *
+ * Context: Any.
+ * Return: 0, or -EINVAL: not so many pages, or @mem is NULL or not aligned to 8.
+ */
+__must_check
+int hmm_core_map_init(unsigned long *mem,
+		      u32 npages);
+
+/**
+ * hmm_core_map_set() - give virtual pages a value.
+ * @mem: the map
+ * @npages: pages of memory that it has now, at least as many as before
+ * @first: first virtual page
+ * @n: how many, at least 1; pages of 57-bit addresses
+ * @value: less than 2^28; 0 takes away what they had
+ * @more: (out) with -ENOMEM, how many pages of memory are lacking
+ *
+ * Context: Any.
+ * Return: 0; -ENOMEM: more memory has to be lent first; -EINVAL: no such range or value, or no
+ * map at @mem. Nothing was changed if it is not 0.
+ */
+__must_check
+int hmm_core_map_set(unsigned long *mem,
+		     u32 npages,
+		     u64 first,
+		     u64 n,
+		     u32 value,
+		     u32 *more);
+
+/**
+ * hmm_core_map_next() - the next virtual pages that have a value.
+ * @mem: the map
+ * @npages: pages of memory that it has
+ * @page: where to look from
+ * @end: where to stop, exclusive
+ * @run: (out) pages of one value, all in [@page, @end)
+ *
+ * Context: Any.
+ * Return: 0; -ENOENT: there are none; -EINVAL: no map at @mem, or @run is NULL.
+ */
+__must_check
+int hmm_core_map_next(unsigned long *mem,
+		      u32 npages,
+		      u64 page,
+		      u64 end,
+		      struct hmm_map_run *run);
+
+/**
+ * hmm_core_map_spare() - pages of a map's memory that are not in use.
+ * @mem: the map
+ * @npages: pages of memory that it has
+ *
+ * Context: Any.
+ * Return: How many; with four, most changes can be made, with 50 any. 0 if there is no map.
+ */
+__must_check
+u32 hmm_core_map_spare(unsigned long *mem,
+			    u32 npages);
 
 /* What both sides rely on, as the core was compiled. */
 static_assert(sizeof(struct hmm_segment) == 32, "hmm_segment: size");
@@ -391,6 +473,11 @@ static_assert(offsetof(struct hmm_core_stats, free_blocks) == 40, "hmm_core_stat
 static_assert(sizeof(struct hmm_window) == 16, "hmm_window: size");
 static_assert(offsetof(struct hmm_window, first) == 0, "hmm_window: first");
 static_assert(offsetof(struct hmm_window, npages) == 8, "hmm_window: npages");
+static_assert(sizeof(struct hmm_map_run) == 24, "hmm_map_run: size");
+static_assert(offsetof(struct hmm_map_run, first) == 0, "hmm_map_run: first");
+static_assert(offsetof(struct hmm_map_run, npages) == 8, "hmm_map_run: npages");
+static_assert(offsetof(struct hmm_map_run, value) == 16, "hmm_map_run: value");
+static_assert(offsetof(struct hmm_map_run, reserved) == 20, "hmm_map_run: reserved");
 static_assert(sizeof(unsigned long) == 8, "entries are 64 bits");
 
 #endif

@@ -15,6 +15,8 @@
 #define EVICT_PATIENCE	(2 * HZ)
 /* Spans looked at to make room for one batch; the next batch looks at others. */
 #define ROOM_SPANS	64
+/* Of what prefers to stay, so much is passed over to find something else. */
+#define ROOM_PASSED	1024UL
 
 /* What a walk over the frames in use came to, in pages. */
 struct evict_result {
@@ -182,15 +184,22 @@ static struct evict_result evict_pass(struct hmm_region *region, enum hmm_cause 
  */
 bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages)
 {
+	unsigned long frames = region->devmem.pfn_last - region->devmem.pfn_first;
+	unsigned long spare = min(ROOM_PASSED, frames / HMM_BATCH);
 	struct evict_result result = {};
-	unsigned int spans;
+	unsigned int spans = 0;
 	u64 first, n;
 
-	for (spans = 0; spans < ROOM_SPANS && result.moved < npages; spans++) {
+	while (spans < ROOM_SPANS && result.moved < npages) {
 		if (fatal_signal_pending(current) ||
 		    hmm_core_victim(region->core, HMM_BATCH, &first, &n))
 			break;
+		if (spare && hmm_hint_spares(region, first)) {
+			spare--;
+			continue;
+		}
 		evict_traced(region, b, HMM_CAUSE_EVICT, first, n, false, &result);
+		spans++;
 		cond_resched();
 	}
 	hmm_count(region, NULL, to_ram_evict, result.moved);

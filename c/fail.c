@@ -18,6 +18,7 @@ static const char * const fail_name[HMM_FAIL_NR] = {
 	[HMM_FAIL_COPY] = "copy",
 	[HMM_FAIL_WAIT] = "wait",
 	[HMM_FAIL_NOTIFIER] = "notifier",
+	[HMM_FAIL_HINT] = "hint",
 };
 
 static atomic_t fail_left[HMM_FAIL_NR];

@@ -310,4 +310,34 @@ int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long 
 				   void *arg),
 		      void *arg);
 
+/* ------------------------------------------------------------------------
+ * Hints: what a process says about its memory
+ */
+
+/* Nothing, or no more. */
+#define HMM_HINT_NONE		0U
+/*
+ * The device uses it most. What the device faults on moves to it first, as far as there is room
+ * (hmm_view_fault()); what the CPU touches comes home without its neighbours (a 2 MiB page as a
+ * whole); and where room is made by others, it is the last to go (as far as 2 GiB of other memory
+ * can be found).
+ */
+#define HMM_HINT_PREFER_DEVICE	(1U << 0)
+/*
+ * The CPU uses it most. A touch of the CPU brings home all of it within the same 2 MiB. A device
+ * uses it where it is, as without a hint. Not together with HMM_HINT_PREFER_DEVICE.
+ */
+#define HMM_HINT_PREFER_RAM	(1U << 1)
+/*
+ * It is seldom written. What the device faults on to read stays where it is, and is entered
+ * read-only, so that the first write is a fault of its own; that one goes as without this.
+ */
+#define HMM_HINT_READ_MOSTLY	(1U << 2)
+#define HMM_HINT_ALL		((1U << 3) - 1)
+
+int hmm_hint_set(struct hmm_view *view, unsigned long start, unsigned long end,
+		 unsigned int hint);
+unsigned int hmm_hint_get(const struct hmm_view *view, unsigned long addr, unsigned long end,
+			  unsigned long *until);
+
 #endif /* HMM_DEVMEM_H */

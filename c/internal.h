@@ -64,6 +64,9 @@ struct hmm_account {
 	pid_t process;		/* thread group that attached first, for who looks on */
 	unsigned int users;	/* under region->accounts' lock */
 	struct hmm_counters counters;
+	struct mutex hints_lock;
+	unsigned long *hints;	/* a map of the core; NULL until there is a hint */
+	u32 hint_pages;		/* of memory that it has */
 	struct rcu_head rcu;
 };
 
@@ -89,6 +92,7 @@ struct hmm_region {
 	u32 id;			/* from 1 on, never again */
 	struct hmm_counters counters;
 	struct xarray accounts;			/* mm -> struct hmm_account */
+	atomic_t hinted;			/* of these, those with hints */
 
 	/* Where the driver manages its pages: plain.c */
 	unsigned long *taken;			/* pages that own a pagemap reference */
@@ -160,6 +164,7 @@ enum hmm_fail {
 	HMM_FAIL_COPY,		/* the driver refuses a batch */
 	HMM_FAIL_WAIT,		/* the driver's fence reports an error */
 	HMM_FAIL_NOTIFIER,	/* a process cannot be watched */
+	HMM_FAIL_HINT,		/* no memory for a hint */
 	HMM_FAIL_NR
 };
 
@@ -197,6 +202,7 @@ void hmm_region_count(struct hmm_region *region, struct mm_struct *mm,
 void hmm_region_count_skipped(struct hmm_region *region, enum hmm_direction direction,
 			      const struct hmm_migrate *m);
 struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct *mm);
+struct hmm_account *hmm_account_find(struct hmm_region *region, struct mm_struct *mm);
 void hmm_account_put(struct hmm_region *region, struct hmm_account *account);
 u32 hmm_account_process(struct hmm_region *region, struct mm_struct *mm);
 
@@ -248,7 +254,24 @@ void hmm_show_init(void);
 void hmm_show_exit(void);
 int hmm_show_add(struct hmm_region *region);
 
+/* hint.c */
+unsigned int hmm_hint_find(struct hmm_account *account, unsigned long addr, unsigned long end,
+			   unsigned long *until);
+unsigned int hmm_hint_around(struct hmm_region *region, struct mm_struct *mm,
+			     unsigned long addr, unsigned long *first, unsigned long *end);
+bool hmm_hint_spares(struct hmm_region *region, u64 index);
+bool hmm_hint_unmap(struct hmm_region *region, struct hmm_account *account,
+		    const struct mmu_notifier_range *range);
+void hmm_hint_free(struct hmm_region *region, struct hmm_account *account);
+
+/* view.c */
+struct hmm_region *hmm_view_region(const struct hmm_view *view);
+struct hmm_account *hmm_view_account(const struct hmm_view *view);
+bool hmm_view_range_is_valid(const struct hmm_view *view, unsigned long start,
+			     unsigned long end);
+
 /* rmap.c */
+struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned long *addr);
 typedef void hmm_rmap_fn(struct page *page, struct vm_area_struct *vma, unsigned long addr,
 			 bool write, void *arg);
 void hmm_rmap_visit(struct page *page, const struct hmm_batch *b, hmm_rmap_fn *visit, void *arg);

@@ -394,6 +394,7 @@ struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct 
 		return ERR_PTR(-ENOMEM);
 	fresh->mm = mm;
 	fresh->process = current->tgid;
+	mutex_init(&fresh->hints_lock);
 
 	xa_lock(&region->accounts);
 	/* May drop the lock to allocate, so it decides who was first. */
@@ -410,6 +411,19 @@ struct hmm_account *hmm_account_get(struct hmm_region *region, struct mm_struct 
 	return account;
 }
 
+/* The account of @mm, if it has one. Pairs with hmm_account_put(). */
+struct hmm_account *hmm_account_find(struct hmm_region *region, struct mm_struct *mm)
+{
+	struct hmm_account *account;
+
+	xa_lock(&region->accounts);
+	account = xa_load(&region->accounts, (unsigned long)mm);
+	if (account)
+		account->users++;
+	xa_unlock(&region->accounts);
+	return account;
+}
+
 void hmm_account_put(struct hmm_region *region, struct hmm_account *account)
 {
 	xa_lock(&region->accounts);
@@ -419,8 +433,10 @@ void hmm_account_put(struct hmm_region *region, struct hmm_account *account)
 		__xa_erase(&region->accounts, (unsigned long)account->mm);
 	}
 	xa_unlock(&region->accounts);
-	if (account)
+	if (account) {
+		hmm_hint_free(region, account);
 		kfree_rcu(account, rcu);
+	}
 }
 
 /* The process that @mm belongs to, as far as @region (or NULL) knows; 0 if it does not. */

@@ -20,7 +20,7 @@ static bool address_in(struct vm_area_struct *vma, pgoff_t index, unsigned long 
 }
 
 /**
- * rmap_find() - the address space of one of those who may map a page
+ * hmm_rmap_find() - the address space of one of those who may map a page
  * @page: a page of device memory, small or huge
  * @nth: which of them, from 0 on
  * @addr: (out) where, page aligned
@@ -30,7 +30,7 @@ static bool address_in(struct vm_area_struct *vma, pgoff_t index, unsigned long 
  * Context: process context; the caller does not hold a lock of the page's anon_vma.
  * Return: the mm, with a reference for mmput_async(); NULL if there are not so many.
  */
-static struct mm_struct *rmap_find(struct page *page, unsigned int nth, unsigned long *addr)
+struct mm_struct *hmm_rmap_find(struct page *page, unsigned int nth, unsigned long *addr)
 {
 	struct folio *folio = page_folio(page);
 	struct mm_struct *mm = NULL;
@@ -121,7 +121,7 @@ void hmm_rmap_visit(struct page *page, const struct hmm_batch *b, hmm_rmap_fn *v
 	bool write;
 
 	for (nth = 0; !hmm_page_is_idle(page); nth++) {
-		mm = rmap_find(page, nth, &addr);
+		mm = hmm_rmap_find(page, nth, &addr);
 		if (!mm)
 			break;
 		if (lock_visited(mm, page, b, &write)) {
@@ -150,7 +150,7 @@ void hmm_rmap_kill(struct page *page)
 	unsigned long addr;
 	unsigned int nth;
 
-	for (nth = 0; (mm = rmap_find(page, nth, &addr)); nth++) {
+	for (nth = 0; (mm = hmm_rmap_find(page, nth, &addr)); nth++) {
 		clear_siginfo(&info);
 		info.si_signo = SIGBUS;
 		info.si_code = BUS_MCEERR_AO;

@@ -230,7 +230,16 @@ static void fault_range(struct hmm_region *region, struct vm_fault *vmf,
 	unsigned long hi = min(block + PMD_SIZE, args->vma->vm_end);
 	unsigned int max_pages = region->fault_window ?: READ_ONCE(fault_window);
 	struct hmm_window window;
+	unsigned int hint;
 
+	args->start = lo;
+	args->end = hi;
+	hint = hmm_hint_around(region, args->vma->vm_mm, vmf->address & PAGE_MASK, &args->start,
+			       &args->end);
+	if (hint & HMM_HINT_PREFER_RAM)
+		return;
+	if (hint & HMM_HINT_PREFER_DEVICE)
+		max_pages = 1;
 	hmm_core_window(region->core, (unsigned long)args->vma->vm_mm,
 			PHYS_PFN(vmf->address), PHYS_PFN(lo), PHYS_PFN(hi),
 			rounddown_pow_of_two(clamp(max_pages, 1U, (unsigned int)HMM_BATCH)),

@@ -41,6 +41,9 @@ static bool view_invalidate(struct mmu_interval_notifier *notifier,
 	/* Our own doing, see hmm_view_exclusive(): what the device has it may keep. */
 	if (hmm_is_exclusive_event(range, view))
 		return true;
+	if (range->event == MMU_NOTIFY_UNMAP && view->region &&
+	    !hmm_hint_unmap(view->region, view->account, range))
+		return false;
 	if (mmu_notifier_range_blockable(range))
 		mutex_lock(&view->lock);
 	else if (!mutex_trylock(&view->lock))
@@ -156,6 +159,17 @@ struct mm_struct *hmm_view_mm(const struct hmm_view *view)
 }
 EXPORT_SYMBOL_GPL(hmm_view_mm);
 
+struct hmm_region *hmm_view_region(const struct hmm_view *view)
+{
+	return view->region;
+}
+
+/* With a region only. */
+struct hmm_account *hmm_view_account(const struct hmm_view *view)
+{
+	return view->account;
+}
+
 /**
  * hmm_view_lock() - keep the driver's page table as it is
  * @view: the view
@@ -268,16 +282,19 @@ static int collect_locked(struct hmm_view *view, struct hmm_range *range)
 	return -EBUSY;
 }
 
-static bool range_is_valid(const struct hmm_view *view, unsigned long start,
-			   unsigned long end)
+bool hmm_view_range_is_valid(const struct hmm_view *view, unsigned long start,
+			     unsigned long end)
 {
 	return PAGE_ALIGNED(start) && PAGE_ALIGNED(end) && start < end &&
 	       end <= view->notifier.mm->task_size;
 }
 
-/* Collect a range, batch by batch, and show each to @visit while it is true. */
+/*
+ * Collect a range, batch by batch, and show each to @visit while it is true, without the bits in
+ * @hide.
+ */
 static int view_walk(struct hmm_view *view, unsigned long start, unsigned long end,
-		     unsigned long default_flags,
+		     unsigned long default_flags, unsigned long hide,
 		     int (*visit)(struct hmm_view *view, unsigned long addr,
 				  const unsigned long *pfns, unsigned long npages,
 				  void *arg),
@@ -288,9 +305,10 @@ static int view_walk(struct hmm_view *view, unsigned long start, unsigned long e
 		.default_flags = default_flags,
 		.dev_private_owner = view->region,
 	};
+	unsigned long i;
 	int ret;
 
-	if (!range_is_valid(view, start, end))
+	if (!hmm_view_range_is_valid(view, start, end))
 		return -EINVAL;
 	if (!mmget_not_zero(view->notifier.mm))
 		return -ESRCH;
@@ -304,6 +322,8 @@ static int view_walk(struct hmm_view *view, unsigned long start, unsigned long e
 		ret = collect_locked(view, &range);
 		if (ret)
 			break;
+		for (i = 0; hide && i < PHYS_PFN(range.end - range.start); i++)
+			range.hmm_pfns[i] &= ~hide;
 		ret = visit(view, range.start, range.hmm_pfns,
 			    PHYS_PFN(range.end - range.start), arg);
 		mutex_unlock(&view->lock);
@@ -344,6 +364,23 @@ static int view_map(struct hmm_view *view, unsigned long addr, const unsigned lo
 	return view->ops->map(view, addr, pfns, npages);
 }
 
+/* The device needs a range about which the process said one thing. */
+static int fault_hinted(struct hmm_view *view, unsigned long start, unsigned long end,
+			bool write, unsigned int hint)
+{
+	struct hmm_migrate m = {
+		.mm = view->notifier.mm, .start = start, .end = end, .flags = HMM_MIGRATE_HOLES,
+	};
+	bool read_only = hint & HMM_HINT_READ_MOSTLY && !write;
+
+	/* What does not move is of use where it is. */
+	if (hint & HMM_HINT_PREFER_DEVICE && !read_only &&
+	    hmm_migrate_to_device(view->region, &m) == -EINTR)
+		return -EINTR;
+	return view_walk(view, start, end, HMM_PFN_REQ_FAULT | (write ? HMM_PFN_REQ_WRITE : 0),
+			 read_only ? HMM_PFN_WRITE : 0, view_map, NULL);
+}
+
 /**
  * hmm_view_fault() - the device needs a range: make it present and enter it
  * @view: the view
@@ -352,7 +389,8 @@ static int view_map(struct hmm_view *view, unsigned long addr, const unsigned lo
  * @flags: HMM_VIEW_WRITE if the device is going to write
  *
  * Faults pages in as the CPU would, brings pages home that are on other devices, and calls
- * the driver's map() for all of them. They may be invalidated again before this returns, so
+ * the driver's map() for all of them. Nothing moves to the device, unless the process has said
+ * so: see HMM_HINT_PREFER_DEVICE. They may be invalidated again before this returns, so
  * a driver looks at its page table under hmm_view_lock() and comes back here if an entry
  * is missing.
  *
@@ -365,13 +403,22 @@ static int view_map(struct hmm_view *view, unsigned long addr, const unsigned lo
 int hmm_view_fault(struct hmm_view *view, unsigned long start, unsigned long end,
 		   unsigned int flags)
 {
+	unsigned long until;
+	unsigned int hint;
+	int ret;
+
 	if (flags & ~HMM_VIEW_WRITE)
 		return -EINVAL;
 	trace_device_fault(view->region, hmm_view_mm(view), start, PHYS_PFN(end - start),
 			   flags & HMM_VIEW_WRITE);
-	return view_walk(view, start, end,
-			 HMM_PFN_REQ_FAULT | (flags & HMM_VIEW_WRITE ? HMM_PFN_REQ_WRITE : 0),
-			 view_map, NULL);
+	if (!hmm_view_range_is_valid(view, start, end))
+		return -EINVAL;
+	do {
+		hint = hmm_hint_get(view, start, end, &until);
+		ret = fault_hinted(view, start, until, flags & HMM_VIEW_WRITE, hint);
+		start = until;
+	} while (!ret && start < end);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_view_fault);
 
@@ -422,7 +469,7 @@ int hmm_view_exclusive(struct hmm_view *view, unsigned long start, unsigned long
 
 	if (!HMM_KERNEL_EXCLUSIVE || !view->ops->map_exclusive)
 		return -EOPNOTSUPP;
-	if (!range_is_valid(view, start, end))
+	if (!hmm_view_range_is_valid(view, start, end))
 		return -EINVAL;
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
@@ -478,6 +525,6 @@ int hmm_view_snapshot(struct hmm_view *view, unsigned long start, unsigned long 
 				   void *arg),
 		      void *arg)
 {
-	return view_walk(view, start, end, 0, visit, arg);
+	return view_walk(view, start, end, 0, 0, visit, arg);
 }
 EXPORT_SYMBOL_GPL(hmm_view_snapshot);

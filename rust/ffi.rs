@@ -8,8 +8,11 @@
 use core::ffi::{c_int, c_ulong, c_void};
 use core::ptr::NonNull;
 
+use crate::map::{Lend, Map, Refused};
 use crate::region::{self, Core, Region};
-use crate::types::{CoreStats, Cpu, Errno, MAX_ENTRIES, Plan, Segment, Window, to_usize};
+use crate::types::{
+    CoreStats, Cpu, Errno, MAX_ENTRIES, MapRun, Plan, Segment, Window, to_u32, to_usize,
+};
 
 const _: () = assert!(
     size_of::<c_ulong>() == size_of::<u64>(),
@@ -471,8 +474,8 @@ pub unsafe extern "C" fn hmm_core_victim(
 /// @out: the window; it contains @page
 ///
 /// Starts small, doubles while faults continue a window in either direction,
-/// halves when they are scattered. When scattered faults have brought half of a 2 MiB block
-/// home, the rest of it comes along with the next.
+/// halves when they are scattered. When scattered faults have brought three eighths of a
+/// 2 MiB block home, the rest of it comes along with the next.
 ///
 /// Context: Any.
 ///
@@ -500,4 +503,140 @@ pub unsafe extern "C" fn hmm_core_window(
             npages: 1,
         },
     };
+}
+
+/// The memory of a map, for the length of the call.
+///
+/// # Safety
+/// `mem` is null, or points to `npages` pages of 4 KiB that nobody else uses during the call.
+#[inline(always)]
+unsafe fn words<'a>(mem: *mut c_ulong, npages: u32) -> Option<&'a mut [u64]> {
+    // SAFETY: passed on to the caller. 2^20 pages of 512 words are less than 2^32 words.
+    if npages < 1 << 20 {
+        unsafe { array_mut(mem, npages * 512) }
+    } else {
+        None
+    }
+}
+
+/// hmm_core_map_init() - make an empty map of an address space in lent memory.
+/// @mem: @npages pages of 4 KiB, whatever is in them
+/// @npages: 3 to 2^20 - 1
+///
+/// A map gives virtual pages a value of 28 bits, 0 for none. The caller keeps owning the
+/// memory, and sees to it that one call at a time uses it; a map holds nothing else. To lend
+/// more, it copies the map's memory to a larger place and goes on there; what is behind it
+/// need not be cleared.
+///
+/// Context: Any.
+/// Return: 0, or -EINVAL: not so many pages, or @mem is NULL or not aligned to 8.
+///
+/// # Safety
+/// `mem` is null or points to `npages` pages that are the map's alone.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_map_init(mem: *mut c_ulong, npages: u32) -> c_int {
+    // SAFETY: C lends the memory to the map alone.
+    match unsafe { words(mem, npages) }.and_then(Map::format) {
+        Some(_) => 0,
+        None => Errno::INVAL.to_c(),
+    }
+}
+
+/// hmm_core_map_set() - give virtual pages a value.
+/// @mem: the map
+/// @npages: pages of memory that it has now, at least as many as before
+/// @first: first virtual page
+/// @n: how many, at least 1; pages of 57-bit addresses
+/// @value: less than 2^28; 0 takes away what they had
+/// @more: (out) with -ENOMEM, how many pages of memory are lacking
+///
+/// Context: Any.
+/// Return: 0; -ENOMEM: more memory has to be lent first; -EINVAL: no such range or value, or no
+/// map at @mem. Nothing was changed if it is not 0.
+///
+/// # Safety
+/// Pointers are null or valid, and the map is nobody else's during the call.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_map_set(
+    mem: *mut c_ulong,
+    npages: u32,
+    first: u64,
+    n: u64,
+    value: u32,
+    more: *mut u32,
+) -> c_int {
+    // SAFETY: C's map, and its own variable.
+    let (words, more) = unsafe { (words(mem, npages), array_mut(more, 1)) };
+    let (Some(mut map), Some([more])) = (words.and_then(Map::at), more) else {
+        return Errno::INVAL.to_c();
+    };
+    match map.set(first, n, value) {
+        Ok(()) => 0,
+        Err(Refused::Lend(Lend(pages))) => {
+            *more = to_u32(pages);
+            Errno::NOMEM.to_c()
+        }
+        Err(Refused::Invalid) => Errno::INVAL.to_c(),
+    }
+}
+
+/// hmm_core_map_next() - the next virtual pages that have a value.
+/// @mem: the map
+/// @npages: pages of memory that it has
+/// @page: where to look from
+/// @end: where to stop, exclusive
+/// @run: (out) pages of one value, all in [@page, @end)
+///
+/// Context: Any.
+/// Return: 0; -ENOENT: there are none; -EINVAL: no map at @mem, or @run is NULL.
+///
+/// # Safety
+/// Pointers are null or valid, and the map is nobody else's during the call.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_map_next(
+    mem: *mut c_ulong,
+    npages: u32,
+    page: u64,
+    end: u64,
+    run: *mut MapRun,
+) -> c_int {
+    // SAFETY: C's map, and its own structure.
+    let (words, run) = unsafe { (words(mem, npages), array_mut(run, 1)) };
+    let (Some(map), Some([run])) = (words.and_then(Map::at), run) else {
+        return Errno::INVAL.to_c();
+    };
+    match map.next(page, end, u32::MAX) {
+        Some(found) => {
+            *run = MapRun {
+                first: found.first,
+                npages: found.npages,
+                value: found.value,
+                reserved: 0,
+            };
+            0
+        }
+        None => Errno::NOENT.to_c(),
+    }
+}
+
+/// hmm_core_map_spare() - pages of a map's memory that are not in use.
+/// @mem: the map
+/// @npages: pages of memory that it has
+///
+/// Context: Any.
+/// Return: How many; with four, most changes can be made, with 50 any. 0 if there is no map.
+///
+/// # Safety
+/// `mem` is null or valid, and the map is nobody else's during the call.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_map_spare(mem: *mut c_ulong, npages: u32) -> u32 {
+    // SAFETY: C's map.
+    match unsafe { words(mem, npages) }.and_then(Map::at) {
+        Some(map) => to_u32(map.spare()),
+        None => 0,
+    }
 }

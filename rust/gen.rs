@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
+use hmm_devmem::types::{CoreStats, MapRun, Plan, Segment, Window};
 
 const BORDER: &str = "c/core.h";
 const PORT: &str = "rust/port_sys.rs";
@@ -98,6 +98,7 @@ fn asserts() -> String {
         free_blocks
     );
     layout!(text, "hmm_window", Window, first, npages);
+    layout!(text, "hmm_map_run", MapRun, first, npages, value, reserved);
     text.push_str("static_assert(sizeof(unsigned long) == 8, \"entries are 64 bits\");");
     text
 }
@@ -120,6 +121,7 @@ fn border() -> String {
         ("Plan", "hmm_plan"),
         ("CoreStats", "hmm_core_stats"),
         ("Window", "hmm_window"),
+        ("MapRun", "hmm_map_run"),
     ] {
         config.export.rename.insert(rust.into(), c.into());
     }

@@ -238,6 +238,12 @@ impl<'a> Map<'a> {
         (self.nodes.used(), self.nodes.reached())
     }
 
+    /// Whole pages of 4 KiB that are not in use. A change takes four of them, or now and then,
+    /// where a part of the map takes another form, up to [`WORST`].
+    pub fn spare(&self) -> u64 {
+        self.nodes.pages()
+    }
+
     #[inline(always)]
     fn root(&self) -> (Slot, u32) {
         (
@@ -901,13 +907,24 @@ impl Edit {
         }
     }
 
-    /// `piece` has room for all that is there afterwards.
-    #[inline(always)]
+    /// `piece` has room for all that is there afterwards. One place, so that the compiler has
+    /// copy_within() in view there, and sees that it cannot panic.
+    #[inline(never)]
     fn apply(&self, piece: &mut [u64]) {
         let (from, into) = (to_usize(self.q), to_usize(self.p + self.nput));
         let len = to_usize(self.n - self.q);
-        if len != 0 && from + len <= piece.len() && into + len <= piece.len() {
-            piece.copy_within(from..from + len, into);
+        if into >= from {
+            let up = into - from;
+            if let Some(part) = piece.get_mut(from..)
+                && len <= part.len()
+                && up <= part.len() - len
+            {
+                part.copy_within(..len, up);
+            }
+        } else if let Some(part) = piece.get_mut(into..from + len)
+            && from - into <= part.len()
+        {
+            part.copy_within(from - into.., 0);
         }
         let puts = piece.iter_mut().skip(to_usize(self.p)).zip(self.put);
         for (word, new) in puts.take(to_usize(self.nput)) {

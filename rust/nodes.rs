@@ -129,9 +129,22 @@ impl<'a> Nodes<'a> {
     #[inline]
     pub fn copy(&mut self, from: u64, to: u64, n: u64) {
         let (from, to, n) = (to_usize(from * UNIT), to_usize(to * UNIT), to_usize(n));
-        let all = self.words.len();
-        if from + n <= all && to + n <= all {
-            self.words.copy_within(from..from + n, to);
+        // Pieces do not overlap: the lower one ends where the other begins, or before.
+        let upper = if from < to { to } else { from };
+        let Some((low, high)) = self.words.split_at_mut_checked(upper) else {
+            return;
+        };
+        let (source, target) = if from < to {
+            (low.get(from..), high.get_mut(..n))
+        } else {
+            (high.get(..n), low.get_mut(to..))
+        };
+        let (Some(source), Some(target)) = (source, target) else {
+            return;
+        };
+        // Bounded: `n` words, a page at most.
+        for (target, source) in target.iter_mut().zip(source).take(n) {
+            *target = *source;
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Errno(i32);
 impl Errno {
     /// No such thing.
     pub const NOENT: Errno = Errno(2);
+    /// Memory has to be lent first; nothing was changed.
+    pub const NOMEM: Errno = Errno(12);
     /// Invalid argument; nothing was changed.
     pub const INVAL: Errno = Errno(22);
     /// Some page was free already.
@@ -264,4 +266,22 @@ pub struct Window {
     pub first: u64,
     #[allow(missing_docs)]
     pub npages: u64,
+}
+
+/// struct hmm_map_run - pages of an address space that have one value.
+/// @first: first virtual page
+/// @npages: number of pages
+/// @value: what they have
+/// @reserved: 0
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MapRun {
+    #[allow(missing_docs)]
+    pub first: u64,
+    #[allow(missing_docs)]
+    pub npages: u64,
+    #[allow(missing_docs)]
+    pub value: u32,
+    #[allow(missing_docs)]
+    pub reserved: u32,
 }

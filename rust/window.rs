@@ -6,7 +6,7 @@
 //! as large as the stream whose place it takes. Windows of full size end on
 //! 2 MiB boundaries, so that they can come back as whole folios.
 //!
-//! A block that scattered faults have brought home by half is wanted as a whole:
+//! A block that scattered faults have brought home by three eighths is wanted as a whole:
 //! the rest of it comes along with the next one.
 //!
 //! Streams and the counts of blocks live in a small table of lent memory, one 64-bit
@@ -22,7 +22,7 @@ pub const WAYS: usize = 8;
 /// Blocks whose count is known, in another bucket for each bucket of streams.
 const BLOCKS: usize = 4;
 /// With so much of a block at home the rest comes along.
-const DENSE: u64 = BLOCK_PAGES / 2;
+const DENSE: u64 = BLOCK_PAGES * 3 / 8;
 /// Pages that the first fault of a stream brings back.
 const START: u32 = 4;
 /// Never smaller than this when faults are scattered.

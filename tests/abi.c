@@ -326,6 +326,55 @@ static void test_window(void)
 	free(core);
 }
 
+static void test_map(void)
+{
+	unsigned long *mem = aligned_alloc(8, 3 * 4096), *larger;
+	struct hmm_map_run run = { 1, 2, 3, 4 };
+	uint32_t npages = 3, more = 7;
+	u64 page, end = 1ull << 45;
+
+	EQ(hmm_core_map_init(NULL, 3), -EINVAL);
+	EQ(hmm_core_map_init(mem, 2), -EINVAL);
+	EQ(hmm_core_map_init(mem, ~0u), -EINVAL);
+	memset(mem, 0, 3 * 4096);
+	EQ(hmm_core_map_set(mem, 3, 0, 1, 1, &more), -EINVAL);
+	EQ(hmm_core_map_next(mem, 3, 0, end, &run), -EINVAL);
+	EQ(hmm_core_map_spare(mem, 3), 0);
+	EQ(hmm_core_map_init(mem, 3), 0);
+	CHECK(hmm_core_map_spare(mem, 3) >= 1);
+	EQ(hmm_core_map_next(mem, 3, 0, end, &run), -ENOENT);
+	EQ(run.first, 1);
+	EQ(hmm_core_map_next(mem, 3, 0, end, NULL), -EINVAL);
+	EQ(hmm_core_map_set(mem, 3, 5, 0, 1, &more), -EINVAL);
+	EQ(hmm_core_map_set(mem, 3, 5, 1, 1u << 28, &more), -EINVAL);
+	EQ(hmm_core_map_set(mem, 3, 1ull << 60, 1, 1, &more), -EINVAL);
+	EQ(hmm_core_map_set(mem, 3, 5, 1, 1, NULL), -EINVAL);
+	EQ(more, 7);
+	/* Every other page, in memory that grows as it is asked for. */
+	for (page = 0; page < 4000; page += 2) {
+		while (hmm_core_map_set(mem, npages, (1ull << 34) + page, 1, 1 + page % 3, &more)) {
+			CHECK(more >= 1 && more <= 50);
+			larger = aligned_alloc(8, (npages + more) * 4096ul);
+			memset(larger, 0xff, (npages + more) * 4096ul);
+			memcpy(larger, mem, npages * 4096ul);
+			free(mem);
+			mem = larger;
+			npages += more;
+		}
+	}
+	EQ(hmm_core_map_next(mem, npages - 1, 0, end, &run), -EINVAL);
+	for (page = 0; page < 4000; page += 2) {
+		EQ(hmm_core_map_next(mem, npages, (1ull << 34) + page - !!page, end, &run), 0);
+		EQ(run.first, (1ull << 34) + page);
+		EQ(run.npages, 1);
+		EQ(run.value, 1 + page % 3);
+		EQ(run.reserved, 0);
+	}
+	EQ(hmm_core_map_set(mem, npages, 0, end, 0, &more), 0);
+	EQ(hmm_core_map_next(mem, npages, 0, end, &run), -ENOENT);
+	free(mem);
+}
+
 static void test_retire(void)
 {
 	struct hmm_core *core = region(N);
@@ -413,6 +462,7 @@ int hmm_abi_test(int *done)
 	test_span();
 	test_victim();
 	test_window();
+	test_map();
 	test_retire();
 	test_null();
 	*done = passed;

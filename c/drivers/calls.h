@@ -23,6 +23,10 @@ static_assert((int)HMM_SKIP_REFUSED == HMM_DMIRROR_SKIP_REFUSED);
 static_assert((int)HMM_SKIP_HOLE == HMM_DMIRROR_SKIP_HOLE);
 static_assert((int)HMM_SKIP_NR == HMM_DMIRROR_SKIP_NR);
 
+static_assert(HMM_HINT_PREFER_DEVICE == HMM_DMIRROR_HINT_PREFER_DEVICE);
+static_assert(HMM_HINT_PREFER_RAM == HMM_DMIRROR_HINT_PREFER_RAM);
+static_assert(HMM_HINT_READ_MOSTLY == HMM_DMIRROR_HINT_READ_MOSTLY);
+
 /* Pages of a snapshot taken at a time. */
 #define HMM_CALL_CHUNK	64UL
 
@@ -116,6 +120,25 @@ static inline int hmm_call_move(struct hmm_region *region, const struct hmm_view
 	move->moved = m.moved;
 	move->ns = ktime_get_ns() - begin;
 	return ret;
+}
+
+static inline int hmm_call_set_hint(struct hmm_view *view, const struct hmm_dmirror_hint *hint)
+{
+	int ret = hmm_call_check_range(view, hint->addr, hint->len);
+
+	return ret ?: hmm_hint_set(view, hint->addr, hint->addr + hint->len, hint->hint);
+}
+
+static inline int hmm_call_get_hint(struct hmm_view *view, struct hmm_dmirror_hint *hint)
+{
+	int ret = hint->hint ? -EINVAL : hmm_call_check_range(view, hint->addr, hint->len);
+	unsigned long until;
+
+	if (ret)
+		return ret;
+	hint->hint = hmm_hint_get(view, hint->addr, hint->addr + hint->len, &until);
+	hint->len = until - hint->addr;
+	return 0;
 }
 
 /* Where a page is and what the device may do with it, in a byte. */

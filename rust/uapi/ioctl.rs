@@ -54,6 +54,10 @@ pub const COMPUTE: u32 = iowr::<sys::hmm_dmirror_compute>(0x42);
 pub const START: u32 = iowr::<sys::hmm_dmirror_start>(0x44);
 /// What came of it.
 pub const RESULT: u32 = iowr::<sys::hmm_dmirror_result>(0x45);
+/// Say something about memory.
+pub const SET_HINT: u32 = iowr::<sys::hmm_dmirror_hint>(0x46);
+/// What was said about it.
+pub const GET_HINT: u32 = iowr::<sys::hmm_dmirror_hint>(0x47);
 /// Make the device fail.
 pub const FAIL: u32 = ioc(WRITE, b'H', 0x43, size_of::<sys::hmm_dmirror_fail>());
 /// `hmm_vram`: queue commands.

@@ -415,6 +415,35 @@ impl Device {
         self.compute(sys::HMM_DMIRROR_ADD, range, operand)
     }
 
+    fn hint(&self, nr: u32, range: Range, hint: u32) -> Result<sys::hmm_dmirror_hint> {
+        let mut arg = sys::hmm_dmirror_hint {
+            size: size_of_u32::<sys::hmm_dmirror_hint>(),
+            hint,
+            addr: range.addr,
+            len: range.len,
+        };
+        self.call("HINT", nr, &mut arg)?;
+        Ok(arg)
+    }
+
+    /// Says something about a range: `HMM_DMIRROR_HINT_*`, in place of what was said before.
+    ///
+    /// # Errors
+    /// EINVAL: a bad range, unknown or contradicting hints; EFAULT: not all of it is mapped;
+    /// EOPNOTSUPP: the device has no memory; ENOMEM.
+    pub fn set_hint(&self, range: Range, hint: u32) -> Result<()> {
+        self.hint(ioctl::SET_HINT, range, hint).map(drop)
+    }
+
+    /// What was said about the first page of a range, and for how many bytes of it.
+    ///
+    /// # Errors
+    /// EINVAL: a bad range.
+    pub fn get_hint(&self, range: Range) -> Result<(u32, u64)> {
+        self.hint(ioctl::GET_HINT, range, 0)
+            .map(|found| (found.hint, found.len))
+    }
+
     fn cmd(
         &self,
         name: &'static str,

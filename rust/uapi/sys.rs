@@ -267,9 +267,46 @@ const _: () = {
     ["Offset of field: hmm_dmirror_result::ns"]
         [::core::mem::offset_of!(hmm_dmirror_result, ns) - 88usize];
 };
-pub const HMM_DMIRROR_CHECKSUM: _bindgen_ty_6 = 1;
-pub const HMM_DMIRROR_ADD: _bindgen_ty_6 = 2;
+pub const HMM_DMIRROR_HINT_NONE: _bindgen_ty_6 = 0;
+pub const HMM_DMIRROR_HINT_PREFER_DEVICE: _bindgen_ty_6 = 1;
+pub const HMM_DMIRROR_HINT_PREFER_RAM: _bindgen_ty_6 = 2;
+pub const HMM_DMIRROR_HINT_READ_MOSTLY: _bindgen_ty_6 = 4;
 pub type _bindgen_ty_6 = ::core::ffi::c_uint;
+/// struct hmm_dmirror_hint - what the program says about a range of its memory
+/// @size: (in) sizeof(struct hmm_dmirror_hint)
+/// @hint: SET: (in) HMM_DMIRROR_HINT_*, in place of what was said before; GET: (out) what was
+///     said about @addr, (in) 0
+/// @addr: (in) start, page aligned
+/// @len: (in) bytes, a multiple of the page size, not 0; GET: (out) how much of the range, from
+///     @addr on, the same was said about
+///
+/// A hint is for the caller's address space on this device. It ends with the mapping that it was
+/// given for, and with the last descriptor of the device. SET fails with EFAULT if a part of the
+/// range is not mapped; nothing is changed when it fails.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hmm_dmirror_hint {
+    pub size: __u32,
+    pub hint: __u32,
+    pub addr: __u64,
+    pub len: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hmm_dmirror_hint"][::core::mem::size_of::<hmm_dmirror_hint>() - 24usize];
+    ["Alignment of hmm_dmirror_hint"][::core::mem::align_of::<hmm_dmirror_hint>() - 8usize];
+    ["Offset of field: hmm_dmirror_hint::size"]
+        [::core::mem::offset_of!(hmm_dmirror_hint, size) - 0usize];
+    ["Offset of field: hmm_dmirror_hint::hint"]
+        [::core::mem::offset_of!(hmm_dmirror_hint, hint) - 4usize];
+    ["Offset of field: hmm_dmirror_hint::addr"]
+        [::core::mem::offset_of!(hmm_dmirror_hint, addr) - 8usize];
+    ["Offset of field: hmm_dmirror_hint::len"]
+        [::core::mem::offset_of!(hmm_dmirror_hint, len) - 16usize];
+};
+pub const HMM_DMIRROR_CHECKSUM: _bindgen_ty_7 = 1;
+pub const HMM_DMIRROR_ADD: _bindgen_ty_7 = 2;
+pub type _bindgen_ty_7 = ::core::ffi::c_uint;
 /// struct hmm_dmirror_compute - let the device work on memory in place
 /// @size: (in) sizeof(struct hmm_dmirror_compute)
 /// @op: (in) HMM_DMIRROR_CHECKSUM or HMM_DMIRROR_ADD
@@ -315,12 +352,12 @@ const _: () = {
     ["Offset of field: hmm_dmirror_compute::faults"]
         [::core::mem::offset_of!(hmm_dmirror_compute, faults) - 48usize];
 };
-pub const HMM_DMIRROR_FAIL_NONE: _bindgen_ty_7 = 0;
-pub const HMM_DMIRROR_FAIL_COPY_TO_DEVICE: _bindgen_ty_7 = 1;
-pub const HMM_DMIRROR_FAIL_COPY_TO_RAM: _bindgen_ty_7 = 2;
-pub const HMM_DMIRROR_FAIL_ZERO: _bindgen_ty_7 = 3;
-pub const HMM_DMIRROR_FAIL_WAIT: _bindgen_ty_7 = 4;
-pub type _bindgen_ty_7 = ::core::ffi::c_uint;
+pub const HMM_DMIRROR_FAIL_NONE: _bindgen_ty_8 = 0;
+pub const HMM_DMIRROR_FAIL_COPY_TO_DEVICE: _bindgen_ty_8 = 1;
+pub const HMM_DMIRROR_FAIL_COPY_TO_RAM: _bindgen_ty_8 = 2;
+pub const HMM_DMIRROR_FAIL_ZERO: _bindgen_ty_8 = 3;
+pub const HMM_DMIRROR_FAIL_WAIT: _bindgen_ty_8 = 4;
+pub type _bindgen_ty_8 = ::core::ffi::c_uint;
 /// struct hmm_dmirror_fail - make the device fail (needs CAP_SYS_ADMIN)
 /// @size: (in) sizeof(struct hmm_dmirror_fail)
 /// @leg: (in) HMM_DMIRROR_FAIL_*

@@ -176,6 +176,7 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 		struct hmm_dmirror_fail fail;
 		struct hmm_dmirror_start start;
 		struct hmm_dmirror_result result;
+		struct hmm_dmirror_hint hint;
 	} u;
 	int ret;
 
@@ -199,6 +200,12 @@ static int sized_ioctl(struct dmirror *dmirror, unsigned int nr, void __user *ar
 		break;
 	case HMM_DMIRROR_RESULT:
 		ret = dmirror_job_result(dmirror, &u.result);
+		break;
+	case HMM_DMIRROR_SET_HINT:
+		ret = hmm_call_set_hint(dmirror->view, &u.hint);
+		break;
+	case HMM_DMIRROR_GET_HINT:
+		ret = hmm_call_get_hint(dmirror->view, &u.hint);
 		break;
 	default:
 		return fail_ioctl(dmirror, &u.fail);
@@ -233,6 +240,8 @@ static long dmirror_ioctl(struct file *filp, unsigned int nr, unsigned long arg)
 	case HMM_DMIRROR_FAIL:
 	case HMM_DMIRROR_START:
 	case HMM_DMIRROR_RESULT:
+	case HMM_DMIRROR_SET_HINT:
+	case HMM_DMIRROR_GET_HINT:
 		call = sized_ioctl;
 		break;
 	default:

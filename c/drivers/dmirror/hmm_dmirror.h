@@ -222,6 +222,39 @@ struct hmm_dmirror_result {
 };
 #define HMM_DMIRROR_RESULT		_IOWR('H', 0x45, struct hmm_dmirror_result)
 
+/* hmm_dmirror_hint.hint; the device's own words for what hmm_devmem.h says of them */
+enum {
+	HMM_DMIRROR_HINT_NONE		= 0,
+	/* The device uses it most: its faults move it there, a touch of the CPU takes little back. */
+	HMM_DMIRROR_HINT_PREFER_DEVICE	= 1,
+	/* The CPU uses it most: a touch takes back all of it within 2 MiB. Not with the former. */
+	HMM_DMIRROR_HINT_PREFER_RAM	= 2,
+	/* Seldom written: the device reads it where it is, and may not write without a fault. */
+	HMM_DMIRROR_HINT_READ_MOSTLY	= 4,
+};
+
+/**
+ * struct hmm_dmirror_hint - what the program says about a range of its memory
+ * @size: (in) sizeof(struct hmm_dmirror_hint)
+ * @hint: SET: (in) HMM_DMIRROR_HINT_*, in place of what was said before; GET: (out) what was
+ *	said about @addr, (in) 0
+ * @addr: (in) start, page aligned
+ * @len: (in) bytes, a multiple of the page size, not 0; GET: (out) how much of the range, from
+ *	@addr on, the same was said about
+ *
+ * A hint is for the caller's address space on this device. It ends with the mapping that it was
+ * given for, and with the last descriptor of the device. SET fails with EFAULT if a part of the
+ * range is not mapped; nothing is changed when it fails.
+ */
+struct hmm_dmirror_hint {
+	__u32 size;
+	__u32 hint;
+	__u64 addr;
+	__u64 len;
+};
+#define HMM_DMIRROR_SET_HINT		_IOWR('H', 0x46, struct hmm_dmirror_hint)
+#define HMM_DMIRROR_GET_HINT		_IOWR('H', 0x47, struct hmm_dmirror_hint)
+
 /* hmm_dmirror_compute.op */
 enum {
 	HMM_DMIRROR_CHECKSUM	= 1,	/* result = sum of all 64-bit words, times odd weights, see below */

@@ -31,6 +31,12 @@ fn c_says_the_same() {
         ("HMM_DMIRROR_FAIL", ioctl::FAIL.into()),
         ("HMM_DMIRROR_START", ioctl::START.into()),
         ("HMM_DMIRROR_RESULT", ioctl::RESULT.into()),
+        ("HMM_DMIRROR_SET_HINT", ioctl::SET_HINT.into()),
+        ("HMM_DMIRROR_GET_HINT", ioctl::GET_HINT.into()),
+        (
+            "sizeof(struct hmm_dmirror_hint)",
+            size_of::<sys::hmm_dmirror_hint>() as u64,
+        ),
         (
             "sizeof(struct hmm_dmirror_start)",
             size_of::<sys::hmm_dmirror_start>() as u64,

@@ -11,6 +11,7 @@ mod engine;
 mod eyes;
 mod failing;
 mod harness;
+mod hint;
 mod input;
 mod life;
 mod mm;
@@ -46,6 +47,7 @@ fn tests() -> Vec<Test> {
         life::TESTS,
         failing::TESTS,
         engine::TESTS,
+        hint::TESTS,
         input::TESTS,
         storm::TESTS,
         eyes::TESTS,
