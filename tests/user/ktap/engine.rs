@@ -37,7 +37,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Fills the device but for `leave` pages with zeroed pages.
-fn fill_up(device: &Device, leave: u64) -> Result<Buffer, Stop> {
+pub fn fill_up(device: &Device, leave: u64) -> Result<Buffer, Stop> {
     let pages = usize::try_from(device.info()?.frames_free - leave)?;
     let buffer = Buffer::new(pages)?;
     let moved = device.mv(buffer.range(), Direction::ToDeviceWithHoles)?;
@@ -338,7 +338,7 @@ fn peer_and_ram(env: &Env) -> Outcome {
     })
 }
 
-fn leg(name: &str) -> Result<PathBuf, Stop> {
+pub fn leg(name: &str) -> Result<PathBuf, Stop> {
     let debugfs = PathBuf::from("/sys/kernel/debug");
     let file = debugfs.join("hmm_devmem/fail").join(name);
     if !file.exists() {
