@@ -53,7 +53,7 @@ attempt "a bare return" "returns or indirect" \
 	'unsafe { core::arch::asm!("call 2f", "jmp 3f", "2:", "ret", "3:") }; region::size(npages, ncpus)'
 attempt "a vector register" "vector" \
 	'unsafe { core::arch::asm!("pxor xmm0, xmm0") }; region::size(npages, ncpus)'
-attempt "more than 32 KiB of code" "more than 32 KiB" \
+attempt "more than 40 KiB of code" "more than 40 KiB" \
 	'unsafe { core::arch::asm!(".skip 33000, 0x90") }; region::size(npages, ncpus)'
 
 echo "$passed passed, $failed failed"
