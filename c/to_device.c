@@ -86,12 +86,14 @@ unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool mov
 	return npages;
 }
 
-/* A folio that should have moved whole got frames here and there. */
+/*
+ * What should have moved whole, a folio or 2 MiB never touched, got frames here and there. Of the
+ * latter the kernel (7.3.4) looks for a page behind each of the 512 entries, also where none is.
+ */
 static bool folio_in_pieces(const struct hmm_batch *b)
 {
-	return HMM_SELECT_COMPOUND && (b->src[0] & MIGRATE_PFN_VALID) &&
-	       (b->src[0] & MIGRATE_PFN_COMPOUND) && (b->dst[0] & MIGRATE_PFN_VALID) &&
-	       !(b->dst[0] & MIGRATE_PFN_COMPOUND);
+	return HMM_SELECT_COMPOUND && (b->src[0] & MIGRATE_PFN_COMPOUND) &&
+	       (b->dst[0] & MIGRATE_PFN_VALID) && !(b->dst[0] & MIGRATE_PFN_COMPOUND);
 }
 
 /* No frame for anybody: what the plan would be. */

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn c_says_the_same() {
-    let expected: [(&str, u64); 27] = [
+    let expected: [(&str, u64); 30] = [
         ("HMM_VRAM_SUBMIT", ioctl::VRAM_SUBMIT.into()),
         ("HMM_VRAM_WAIT", ioctl::VRAM_WAIT.into()),
         ("HMM_VRAM_STATUS", ioctl::VRAM_STATUS.into()),

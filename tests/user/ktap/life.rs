@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     long("life::kill_while_forking", kill_while_forking),
     long("life::several_processes", several_processes),
     long("life::device_full", device_full),
+    long("life::device_nearly_full", nearly_full),
     long("life::device_shared_when_full", full_and_shared),
     long("life::zero_before_reuse", zero_before_reuse),
     long(
@@ -185,6 +186,24 @@ fn device_full(env: &Env) -> Outcome {
     device.mv(buffer.range(), Direction::ToRam)?;
     one.to_device(&device)?;
     one.verify(6)?;
+    conserved(&device).map(drop)
+}
+
+/// Two MiB that were never touched could be one folio, but there are frames for some of it only.
+fn nearly_full(env: &Env) -> Outcome {
+    let device = env.open()?;
+    let left = 300;
+    let pages = usize::try_from(device.info()?.frames_free)? - left;
+    let buffer = Buffer::filled(pages, 7)?;
+    let moved = device.mv(buffer.range(), Direction::ToDevice)?;
+    ensure_eq!(moved.moved, pages as u64, "{moved:?}");
+    let holes = Buffer::huge(1)?;
+    let moved = device.mv(holes.range(), Direction::ToDeviceWithHoles)?;
+    all_counted(&moved)?;
+    ensure_eq!(moved.moved, left as u64, "{moved:?}");
+    ensure_eq!(holes.local(&device)?, left, "pages on the device");
+    holes.compare(0..holes.pages(), |_| 0)?;
+    buffer.verify(7)?;
     conserved(&device).map(drop)
 }
 
