@@ -28,15 +28,6 @@ static mempool_t *hmm_batch_pool;
 /* For what has to wait: the last pages of a region, the end of a mirror. */
 struct workqueue_struct *hmm_workqueue;
 
-/*
- * A batch has nothing to be constructed. But what has a constructor keeps its contents, and with
- * init_on_alloc the kernel would zero all of it for each fault, though nothing is read before it
- * is written.
- */
-static void hmm_batch_construct(void *batch)
-{
-}
-
 /* May sleep, never fails. */
 struct hmm_batch *hmm_batch_get(void)
 {
@@ -81,8 +72,7 @@ static int __init hmm_devmem_init(void)
 {
 	int ret = -ENOMEM;
 
-	hmm_batch_cache = kmem_cache_create("hmm_batch", sizeof(struct hmm_batch),
-					    __alignof__(struct hmm_batch), 0, hmm_batch_construct);
+	hmm_batch_cache = KMEM_CACHE(hmm_batch, 0);
 	if (!hmm_batch_cache)
 		return ret;
 	hmm_batch_pool = mempool_create_slab_pool(HMM_BATCHES_RESERVED, hmm_batch_cache);
