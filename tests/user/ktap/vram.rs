@@ -756,7 +756,8 @@ fn full(env: &Env) -> Outcome {
 }
 
 fn two_devices(env: &Env) -> Outcome {
-    let (first, second) = (env.open()?, env.open_second()?);
+    // Not the one with bad pages: all have to arrive.
+    let (first, second) = (env.open()?, Card::find(env, 2)?.open()?);
     let buffer = Buffer::filled(300, 11)?;
     for round in 0..3 {
         buffer.to_device(&first)?;
@@ -1517,15 +1518,22 @@ fn unplugged(env: &Env) -> Outcome {
             "monitor object_add memory-backend-file,id=new-{id},share=on,mem-path={{{}}},size=64M",
             card.file
         ))?;
-        world.ask(&format!("monitor device_add {like},id={id}"))?;
         let path = card.path();
         let end = Instant::now() + Duration::from_secs(20);
-        while !path.exists() {
+        let mut answer = String::new();
+        // QEMU may not have let go of what the old one used yet, and refuses until then.
+        for turn in 0.. {
+            if path.exists() {
+                break;
+            }
             ensure!(
                 Instant::now() < end,
-                "{} does not come back",
+                "{} does not come back: {answer}",
                 path.display()
             );
+            if turn % 50 == 0 {
+                answer = world.ask(&format!("monitor device_add {like},id={id}"))?;
+            }
             sleep_ms(20);
         }
         fs::write(path.join("driver_override"), "hmm_vram")?;
