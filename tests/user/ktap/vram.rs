@@ -53,12 +53,12 @@ pub const TESTS: &[Test] = &[
     test("vram::given_up_by_the_bus", given_up),
     long("vram::unbind_with_a_pinned_page", pinned),
     long("vram::unbind_under_load", unbind_under_load),
+    long("vram::unplugged_under_load", unplugged),
     Test {
         name: "vram::bind_and_unbind_many_times",
         run: bind_cycles,
         seconds: 900,
     },
-    long("vram::unplugged_under_load", unplugged),
 ];
 
 const DRIVER: &str = "/sys/bus/pci/drivers/hmm_vram";
@@ -1495,29 +1495,23 @@ fn bind_cycles(env: &Env) -> Outcome {
 /// Pulled out by the hypervisor, in order, while pages move; then another one is put in.
 fn unplugged(env: &Env) -> Outcome {
     let mut world = Outside::new()?;
-    for (card, id, like) in [
+    for (card, id, like, property) in [
         (
             Card::find(env, 2)?,
             "iv2",
-            "ivshmem-plain,memdev=new-iv2,addr=0x6",
+            "ivshmem-plain,addr=0x6",
+            "memdev",
         ),
         (
             Card::find(env, 0)?,
             "nv0",
-            "nvme,serial=vram0,drive=d0,pmrdev=new-nv0,addr=0x4",
+            "nvme,serial=vram0,drive=d0,addr=0x4",
+            "pmrdev",
         ),
     ] {
         let resident = Buffer::filled(1500, 31)?;
         unplug(&mut world, &card, id, &resident)?;
         resident.verify(31)?;
-        // The same memory under another name; QEMU takes no object twice. The name may have been
-        // used by an earlier run of this test.
-        sleep_ms(500);
-        world.ask(&format!("monitor object_del new-{id}"))?;
-        world.ask(&format!(
-            "monitor object_add memory-backend-file,id=new-{id},share=on,mem-path={{{}}},size=64M",
-            card.file
-        ))?;
         let path = card.path();
         let end = Instant::now() + Duration::from_secs(20);
         let mut answer = String::new();
@@ -1531,8 +1525,18 @@ fn unplugged(env: &Env) -> Outcome {
                 "{} does not come back: {answer}",
                 path.display()
             );
-            if turn % 50 == 0 {
-                answer = world.ask(&format!("monitor device_add {like},id={id}"))?;
+            // The same memory under another name each time; QEMU takes no object twice, and the name
+            // may have been used by an earlier run of this test.
+            if turn % 50 == 25 {
+                let memory = format!("new-{id}-{turn}");
+                world.ask(&format!("monitor object_del {memory}"))?;
+                world.ask(&format!(
+                    "monitor object_add memory-backend-file,id={memory},share=on,mem-path={{{}}},size=64M",
+                    card.file
+                ))?;
+                answer = world.ask(&format!(
+                    "monitor device_add {like},{property}={memory},id={id}"
+                ))?;
             }
             sleep_ms(20);
         }
