@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -86,8 +87,23 @@ def grid(only: list[str], build_only: bool) -> int:
     return results.close() or int(bool(wrong))
 
 
+def room(needed: int) -> None:
+    """Gigabytes that the clone's target/ and the cache may grow to have to be on the disk, before an hour's work meets its end."""
+    def size(place: Path) -> int:
+        told = subprocess.run(["du", "-skx", place], capture_output=True, text=True, check=False).stdout.split()
+        return int(told[0]) * 1024 if told else 0
+    left = needed * 10**9 - size(cache.TARGET) - size(cache.CACHE)
+    for place in (cache.TREE, cache.CACHE):
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+        if free < left:
+            raise Failure(f"{free / 1e9:.1f} GB are free where {place} is, and up to {left / 1e9:.1f} GB more are needed",
+                          hint="make room there: make clean empties target/, make distclean the cache as well")
+
+
 def prepare(lines: list[Line], machines: bool = True) -> None:
-    """What everything else needs: QEMU, the core object and the programs for the machines; sanitizer kernels are begun."""
+    """What everything else needs: room, QEMU, the core object, the programs for the machines; sanitizer kernels are begun."""
+    room(12)
     boot.must_exist()
     sanitizer.begin(lines)
     with Step("core object", "core") as step:

@@ -28,6 +28,7 @@ import rules
 import sanitizer
 import soak
 import suite
+from progress import Failure
 from results import Results
 
 
@@ -182,6 +183,18 @@ class Lanes(unittest.TestCase):
             check.lanes([check.Task(lambda: check.guarded(results, broken)), check.Task(meet.wait),
                          check.Task(lambda: results.add("g", "after it", True))])
         self.assertEqual(sorted(test.verdict for test in results.tests), ["failed", "passed"])
+
+
+class Room(unittest.TestCase):
+    def test_a_full_disk_is_told_before_the_work(self) -> None:
+        with tempfile.TemporaryDirectory() as place, unittest.mock.patch.multiple(
+                cache, TREE=Path(place), TARGET=Path(place) / "target", CACHE=Path(place) / "cache"):
+            check.room(0)
+            with self.assertRaisesRegex(Failure, "GB are free where .* GB more are needed"):
+                check.room(10**6)
+            free = shutil.disk_usage(place)._replace(free=0)
+            with unittest.mock.patch.object(shutil, "disk_usage", return_value=free), self.assertRaises(Failure):
+                check.room(1)
 
 
 class Rules(unittest.TestCase):
