@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion};
 use hmm_devmem::region::{self, Region};
 use hmm_devmem::types::{Cpu, PageIndex, Segment};
-use rows::{Limit, Random, Row, cpu_time, record, row};
+use rows::random::Random;
+use rows::{Limit, Row, cpu_time, record, row};
 
 /// 4 GiB of 4K frames.
 const FRAMES: u64 = 1 << 20;

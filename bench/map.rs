@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use hmm_devmem::map::Map;
 use nodit::NoditMap;
 use nodit::interval::{Interval, ie};
-use rows::{Limit, Random, cpu_time, note, record, row};
+use rows::random::Random;
+use rows::{Limit, cpu_time, note, record, row};
 
 /// Counts what is allocated.
 struct Counting;

@@ -14,7 +14,8 @@ use std::hint::black_box;
 
 use criterion::BenchmarkId;
 use hmm_devmem::density::{Mask, prefetch};
-use rows::{Limit, Random, Row, cpu_time, record, row};
+use rows::random::Random;
+use rows::{Limit, Row, cpu_time, record, row};
 
 /// Blocks that are measured in turn, so that no branch is learned by heart.
 const BLOCKS: usize = 256;

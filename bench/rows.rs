@@ -9,6 +9,9 @@
 //! chart and fails when a row is not ok. `make bench` does all of it.
 #![allow(dead_code)]
 
+#[path = "../tests/random.rs"]
+pub mod random;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,21 +28,6 @@ pub fn cpu_time() -> Duration {
     // SAFETY: a valid clock and a valid place for the answer.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
     Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
-}
-
-/// Numbers that look random and are the same in every run.
-pub struct Random(pub u64);
-
-impl Random {
-    /// One below `n`, which fits 32 bits.
-    #[inline]
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        ((self.0 >> 32) * n) >> 32
-    }
 }
 
 thread_local! {

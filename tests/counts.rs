@@ -3,6 +3,8 @@
 
 #[path = "lent.rs"]
 mod lent;
+#[path = "random.rs"]
+mod random;
 
 use std::hint::black_box;
 
@@ -11,22 +13,10 @@ use hmm_devmem::map::Map;
 use hmm_devmem::plan;
 use hmm_devmem::types::{Cpu, PageIndex, Segment};
 use lent::{Lent, MIGRATE, VALID, WRITE, entry};
+use random::Random;
 
 const FRAMES: u64 = 1 << 16;
 const CPU: Cpu = Cpu(0);
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        ((self.0 >> 32) * n) >> 32
-    }
-}
 
 /// A frame at random comes back and one is claimed, 95 % full.
 fn churn(n: u64) {

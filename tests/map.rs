@@ -2,9 +2,12 @@
 //! The range map against the plainest ones: a list of all that was ever set, and
 //! a vector with a value for each page.
 
+mod random;
+
 use hmm_devmem::map::{MAX_PAGE, MAX_VALUE, Map, Refused, Run, WORST};
 use hmm_devmem::port::warnings;
 use proptest::prelude::*;
+use random::Random;
 
 /// Memory that is lent page by page, as the map asks for it.
 struct Lent {
@@ -149,18 +152,6 @@ proptest! {
         prop_assert_eq!(lent.map().memory().0, 0);
         prop_assert_eq!(lent.map().runs(0, MAX_PAGE).count(), 0);
         prop_assert_eq!(warnings(), warned, "memory ran out within a change");
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (self.0 >> 33) % n
     }
 }
 

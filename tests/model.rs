@@ -3,12 +3,14 @@
 //! it says about itself, after every step of random histories.
 
 mod lent;
+mod random;
 
 use hmm_devmem::region::{self, Region};
 use hmm_devmem::retired;
 use hmm_devmem::types::{Cpu, Errno, PageIndex, Plan, Segment};
 use lent::{COMPOUND, Lent, MIGRATE, VALID, WRITE, coalesce, entry};
 use proptest::prelude::*;
+use random::Random;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -645,13 +647,8 @@ fn window_follows_a_walk() {
 
 #[test]
 fn window_shrinks_when_faults_are_scattered() {
-    let mut x = 1u64;
-    let far = (0..2000).map(|_| {
-        x = x
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (x >> 20) % (1 << 30)
-    });
+    let mut random = Random(1);
+    let far = (0..2000).map(|_| random.below(1 << 30));
     let (home, faults) = walk(far, 0, 1 << 30);
     let each = home as f64 / faults as f64;
     assert!(each < 6.0, "{each} pages a fault");
@@ -807,12 +804,9 @@ fn small_claims_leave_blocks_whole() {
     while mine.len() as u64 <= 512 * nblocks / 2 {
         mine.extend(model.plan(&region, 0, &one));
     }
-    let mut x = 7u64;
+    let mut random = Random(7);
     for _ in 0..30_000 {
-        x = x
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        let gone = mine.swap_remove((x >> 33) as usize % mine.len());
+        let gone = mine.swap_remove(random.below(mine.len() as u64) as usize);
         region.rollback(Cpu(0), gone, 1).expect("claimed");
         model.frames[gone as usize] = Frame::Free;
         let mut dst = [0];
@@ -1029,7 +1023,7 @@ fn threads_never_get_what_is_out_of_use() {
     let npages = 512 * 64;
     let lent = Lent::new(npages, 3);
     let out: Vec<AtomicU32> = (0..npages).map(|_| AtomicU32::new(0)).collect();
-    let held: u64 = std::thread::scope(|scope| {
+    let held: Vec<u64> = std::thread::scope(|scope| {
         let workers = [0, 1].map(|cpu| {
             let (lent, out) = (&lent, &out);
             scope.spawn(move || {
@@ -1059,7 +1053,7 @@ fn threads_never_get_what_is_out_of_use() {
                         );
                     }
                 }
-                mine.len() as u64
+                mine
             })
         });
         let region = lent.region();
@@ -1072,12 +1066,21 @@ fn threads_never_get_what_is_out_of_use() {
         }
         workers
             .map(|worker| worker.join().expect("a thread"))
-            .into_iter()
-            .sum()
+            .concat()
     });
-    let count = lent.region().frames().count();
-    assert_eq!(count.free + count.retired + held, npages);
-    assert!(count.retired > 0);
+    let region = lent.region();
+    let count = region.frames().count();
+    assert_eq!(count.free + count.retired + held.len() as u64, npages);
+    // Whatever was in hand when it was retired is out of use once it is back.
+    for page in held {
+        assert_eq!(
+            region.frames().release_one(Cpu(0), PageIndex(page)).freed,
+            1
+        );
+    }
+    let count = region.frames().count();
+    assert_eq!(count.free + count.retired, npages);
+    assert!(count.retired >= 40, "{count:?}");
 }
 
 /// Threads claim and release as wildly as they can, with CPU numbers that are
@@ -1183,13 +1186,8 @@ fn threads_pass_frames_and_blocks() {
 }
 
 fn wild(region: &Region<'_>, owners: &[AtomicU32], me: u32) {
-    let mut x = u64::from(me) * 0x9e37_79b9;
-    let mut random = move |n: u64| {
-        x = x
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (x >> 33) % n
-    };
+    let mut numbers = Random(u64::from(me) * 0x9e37_79b9);
+    let mut random = move |n: u64| numbers.below(n);
     let mut mine: Vec<u64> = Vec::new();
     let mut dst = vec![0; 1100];
     let mut seg = vec![Segment::default(); 1100];

@@ -2,48 +2,34 @@
 //! The density prefetch against the level-by-level walk, on more than a million
 //! random blocks of every density and shape.
 
+mod random;
 mod walk;
 
 use hmm_devmem::density::{Mask, prefetch};
+use random::Random;
 use walk::{level_by_level, page_by_page};
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        self.0 ^ self.0 >> 29
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 32) % n
-    }
-
-    /// A mask of about `density` pages, scattered, in runs, or in one place.
-    fn mask(&mut self, density: u64) -> Mask {
-        let mut mask = [0u64; 8];
-        let mut set = |page: u64| mask[(page / 64 % 8) as usize] |= 1 << (page % 64);
-        match self.below(3) {
-            0 => (0..density).for_each(|_| set(self.below(512))),
-            1 => {
-                let mut left = density;
-                while left > 0 {
-                    let n = 1 + self.below(left.min(64));
-                    let first = self.below(512);
-                    (first..first + n).for_each(&mut set);
-                    left -= n;
-                }
-            }
-            _ => {
-                let first = self.below(512);
-                (first..first + density).for_each(set);
+/// A mask of about `density` pages, scattered, in runs, or in one place.
+fn some(random: &mut Random, density: u64) -> Mask {
+    let mut mask = [0u64; 8];
+    let mut set = |page: u64| mask[(page / 64 % 8) as usize] |= 1 << (page % 64);
+    match random.below(3) {
+        0 => (0..density).for_each(|_| set(random.below(512))),
+        1 => {
+            let mut left = density;
+            while left > 0 {
+                let n = 1 + random.below(left.min(64));
+                let first = random.below(512);
+                (first..first + n).for_each(&mut set);
+                left -= n;
             }
         }
-        mask
+        _ => {
+            let first = random.below(512);
+            (first..first + density).for_each(set);
+        }
     }
+    mask
 }
 
 #[test]
@@ -70,10 +56,10 @@ fn cases(seed: u64) -> u64 {
     for case in 0..CASES {
         let most = [2, 9, 33, 129, 513][case as usize % 5];
         let faults = random.below(most);
-        let faults = random.mask(faults);
+        let faults = some(&mut random, faults);
         let here = [1, 40, 300, 513][random.below(4) as usize];
         let here = random.below(here);
-        let mut here = random.mask(here);
+        let mut here = some(&mut random, here);
         if case % 4 != 0 {
             // What faults is not here; the other case must be safe, too.
             here.iter_mut().zip(&faults).for_each(|(h, f)| *h &= !f);

@@ -2,24 +2,13 @@
 //! Traces of programs that are easy to describe: what each does is its name. The same
 //! every time.
 
+use crate::random::Random;
 use crate::trace::{Event, Trace, What};
 
 /// Blocks that each program has.
 const BLOCKS: u64 = 8;
 const BLOCK: u64 = 512;
 const BASE: u64 = 0x7_f31c_0400;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (self.0 >> 33) % n
-    }
-}
 
 /// Writes events one microsecond apart.
 struct Tape {
@@ -45,6 +34,7 @@ pub const NAMES: [&str; 6] = ["scan", "down", "strided", "scattered", "hot", "pi
 pub fn generate(name: &str) -> Option<Trace> {
     let pages = BLOCKS * BLOCK;
     let mut random = Random(name.len() as u64);
+    let mut below = |n: u64| (random.next() >> 33) % n;
     let mut tape = Tape { events: Vec::new() };
     for block in 0..BLOCKS {
         tape.put(What::In, block * BLOCK, BLOCK);
@@ -61,9 +51,9 @@ pub fn generate(name: &str) -> Option<Trace> {
             .for_each(|page| tape.put(What::Cpu, page, 1)),
         // A hash table: a few places anywhere, while the device goes on.
         "scattered" => (0..1500).for_each(|i| {
-            tape.put(What::Cpu, random.below(pages), 1);
+            tape.put(What::Cpu, below(pages), 1);
             if i % 16 == 0 {
-                tape.put(What::Dev, random.below(BLOCKS) * BLOCK, BLOCK);
+                tape.put(What::Dev, below(BLOCKS) * BLOCK, BLOCK);
             }
         }),
         // The device uses two blocks all the time and goes through the rest; the CPU
@@ -71,9 +61,9 @@ pub fn generate(name: &str) -> Option<Trace> {
         "hot" => (0..400).for_each(|i| {
             tape.put(What::Dev, i % 2 * BLOCK, BLOCK);
             let block = 2 + i / 4 % (BLOCKS - 2);
-            tape.put(What::Dev, block * BLOCK + random.below(8) * 64, 64);
+            tape.put(What::Dev, block * BLOCK + below(8) * 64, 64);
             if i % 8 == 7 {
-                let page = block * BLOCK + random.below(BLOCK - 4);
+                let page = block * BLOCK + below(BLOCK - 4);
                 (page..page + 4).for_each(|page| tape.put(What::Cpu, page, 1));
             }
         }),

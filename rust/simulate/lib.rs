@@ -6,5 +6,7 @@
 pub mod generate;
 pub mod home;
 mod lent;
+#[path = "../../tests/random.rs"]
+mod random;
 pub mod room;
 pub mod trace;
