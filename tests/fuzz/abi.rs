@@ -8,7 +8,7 @@ mod bytes;
 
 use std::sync::Mutex;
 
-use bytes::Bytes;
+use bytes::{Bytes, NONE};
 use hmm_devmem::ffi;
 use hmm_devmem::region;
 use hmm_devmem::types::{CoreStats, Plan, Segment, Window};
@@ -32,14 +32,7 @@ static ARRAYS: Mutex<Arrays> = Mutex::new(Arrays {
     region: [0; region::size(PAGES, CPUS)],
     src: [0; MOST],
     dst: [0; MOST],
-    seg: [Segment {
-        src: 0,
-        dst: 0,
-        npages: 0,
-        entry: 0,
-        status: 0,
-        reserved: 0,
-    }; MOST],
+    seg: [NONE; MOST],
 });
 
 /// Calls until the bytes are used up.

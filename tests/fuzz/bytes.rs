@@ -2,6 +2,18 @@
 //! Numbers from the fuzzer's bytes: mostly small ones, and edges.
 #![allow(dead_code)]
 
+use hmm_devmem::types::Segment;
+
+/// No segment; a constant, as `default()` is not.
+pub const NONE: Segment = Segment {
+    src: 0,
+    dst: 0,
+    npages: 0,
+    entry: 0,
+    status: 0,
+    reserved: 0,
+};
+
 /// What is left of an input.
 pub struct Bytes<'a>(pub &'a [u8]);
 

@@ -7,20 +7,12 @@ mod bytes;
 
 use std::sync::Mutex;
 
-use bytes::Bytes;
+use bytes::{Bytes, NONE};
 use hmm_devmem::plan;
 use hmm_devmem::types::{Errno, Segment};
 use libfuzzer_sys::fuzz_target;
 
 const MOST: usize = 2048;
-const NONE: Segment = Segment {
-    src: 0,
-    dst: 0,
-    npages: 0,
-    entry: 0,
-    status: 0,
-    reserved: 0,
-};
 
 /// The arrays of all runs: to allocate them takes longer than a plan.
 struct Arrays {
