@@ -407,41 +407,34 @@ fn a_run_comes_back() {
     });
 }
 
+/// One wants 1 GiB, another `less` of it, which says how many frames it got.
+fn a_giant_or(less: fn(&Frames<'_>) -> Option<u64>) {
+    explore(Some(3), move || {
+        let memory = Memory::new(512 * 512);
+        let other = memory.clone();
+        let thread = thread::spawn(move || less(&other.frames()));
+        let giant = memory.frames().claim_giant();
+        let part = thread.join().expect("a thread");
+        assert!(giant.is_some() != part.is_some(), "{giant:?} and {part:?}");
+        let out = part.unwrap_or(512 * 512);
+        assert_eq!(memory.frames().count().free + out, memory.npages);
+    });
+}
+
 /// 1 GiB together, or one frame of it; whoever comes second gets nothing or, when the
 /// giant finds that a block is gone, gives back what it had taken.
 #[test]
 fn a_giant_or_a_frame_of_it() {
-    explore(Some(3), || {
-        let memory = Memory::new(512 * 512);
-        let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().claim_one(Cpu(0)));
-        let giant = memory.frames().claim_giant();
-        let one = thread.join().expect("a thread");
-        assert!(giant.is_some() != one.is_some(), "{giant:?} and {one:?}");
-        let out = match one {
-            None => 512 * 512,
-            // A block whose words are not in this memory counts as gone.
-            Some(page) if page.block().0 >= MOST_WORDS / 8 => 512,
-            Some(_) => 1,
-        };
-        assert_eq!(memory.frames().count().free + out, memory.npages);
+    a_giant_or(|frames| {
+        let page = frames.claim_one(Cpu(0))?;
+        // A block whose words are not in this memory counts as gone.
+        let gone = page.block().0 >= MOST_WORDS / 8;
+        Some(if gone { 512 } else { 1 })
     });
 }
 
 /// 1 GiB together, or a block of it.
 #[test]
 fn a_giant_or_a_block_of_it() {
-    explore(Some(3), || {
-        let memory = Memory::new(512 * 512);
-        let other = memory.clone();
-        let thread = thread::spawn(move || other.frames().claim_block(Cpu(1)));
-        let giant = memory.frames().claim_giant();
-        let block = thread.join().expect("a thread");
-        assert!(
-            giant.is_some() != block.is_some(),
-            "{giant:?} and {block:?}"
-        );
-        let out = if giant.is_some() { 512 * 512 } else { 512 };
-        assert_eq!(memory.frames().count().free + out, memory.npages);
-    });
+    a_giant_or(|frames| frames.claim_block(Cpu(1)).map(|_| 512));
 }
