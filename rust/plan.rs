@@ -8,8 +8,8 @@
 
 use crate::frames::Frames;
 use crate::types::{
-    BLOCK_PAGES, Cpu, Entry, Errno, MAX_ENTRIES, PageIndex, Plan, Segment, WORD_PAGES, low_bits,
-    to_u32, to_u64, to_usize,
+    BLOCK_PAGES, Cpu, Entry, Errno, MAX_ENTRIES, Plan, Segment, WORD_PAGES, low_bits, to_u32,
+    to_u64, to_usize,
 };
 
 /// Entries that a compound entry stands for.
@@ -614,33 +614,4 @@ fn compound_to_ram(seg: &mut [Segment], n: usize, at: usize, page: u64, to: &[u6
         k += n;
     }
     out.n
-}
-
-/// Gives back every frame that `dst` names: for callers whose whole plan came
-/// to nothing. Returns the pages freed.
-pub fn undo(frames: &Frames<'_>, dst: &[u64]) -> u64 {
-    let mut freed = 0;
-    let mut run = (0, 0);
-    // Bounded: each entry once, and one entry more to close the last run.
-    for &raw in dst.iter().chain(core::iter::once(&0)) {
-        let entry = Entry(raw);
-        let len = match (entry.valid(), entry.compound()) {
-            (false, _) => 0,
-            (true, false) => 1,
-            (true, true) => BLOCK_PAGES,
-        };
-        let (first, npages) = run;
-        if len != 0 && npages != 0 && first + npages == entry.pfn() {
-            run = (first, npages + len);
-            continue;
-        }
-        if npages != 0 && (len != 0 || raw == 0) {
-            freed += frames.release(PageIndex(first), npages).freed;
-            run = (0, 0);
-        }
-        if len != 0 {
-            run = (entry.pfn(), len);
-        }
-    }
-    freed
 }
