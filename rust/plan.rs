@@ -472,6 +472,7 @@ pub fn to_device(
 /// twice.
 pub fn to_ram(src: &[u64], dst: &[u64], first: u64, seg: &mut [Segment]) -> Result<u32, Errno> {
     const BOTH: u64 = Entry::VALID | Entry::MIGRATE;
+    const WHOLE: u64 = Entry::VALID | Entry::COMPOUND;
     let seg = check(src, dst.len(), seg)?;
     let n = src.len();
     let mut out = Out { seg, n: 0 };
@@ -488,10 +489,26 @@ pub fn to_ram(src: &[u64], dst: &[u64], first: u64, seg: &mut [Segment]) -> Resu
             continue;
         }
         if s & (BOTH | Entry::COMPOUND) != BOTH || d & Entry::VALID == 0 {
+            let goes_on = s | SRC_ANY == next.0 | Entry::COMPOUND && d | TO_ANY == next.1;
             next.0 = 0;
             if s & (BOTH | Entry::COMPOUND) == BOTH | Entry::COMPOUND {
                 let to = dst.get(i..i + BLOCK_ENTRIES).ok_or(Errno::INVAL)?;
                 let page = Entry(s).pfn().checked_sub(first).ok_or(Errno::INVAL)?;
+                if d & WHOLE == WHOLE {
+                    // To one folio: the entries behind say nothing.
+                    if goes_on {
+                        len += BLOCK_PAGES;
+                        out.extend(len);
+                    } else {
+                        len = BLOCK_PAGES;
+                        out.start(page, Entry(d).pfn(), to_u64(i), len);
+                    }
+                    next.0 = (s | SRC_ANY) & !Entry::COMPOUND;
+                    next.0 = next.0.wrapping_add(steps(BLOCK_ENTRIES));
+                    next.1 = (d | TO_ANY).wrapping_add(steps(BLOCK_ENTRIES));
+                    i += BLOCK_ENTRIES;
+                    continue;
+                }
                 out.n = compound_to_ram(out.seg, out.n, i, page, to);
                 i += BLOCK_ENTRIES - 1;
                 // What follows may go on where this ended.
@@ -583,8 +600,8 @@ impl Out<'_> {
     }
 }
 
-/// A compound source from page `page` on, for entries `at..at + 512`: to one
-/// folio, or to those single pages that there are. After `n` segments; returns
+/// A compound source from page `page` on, for entries `at..at + 512`: to those
+/// single pages that there are. After `n` segments; returns
 /// how many there are then.
 #[inline(never)]
 fn compound_to_ram(seg: &mut [Segment], n: usize, at: usize, page: u64, to: &[u64]) -> usize {
@@ -600,11 +617,7 @@ fn compound_to_ram(seg: &mut [Segment], n: usize, at: usize, page: u64, to: &[u6
             k += 1;
             continue;
         }
-        let n = if d.compound() && k == 0 {
-            BLOCK_ENTRIES
-        } else {
-            run_len(rest, DST_ANY)
-        };
+        let n = run_len(rest, DST_ANY);
         out.add(Run {
             src: page + to_u64(k),
             dst: d.pfn(),

@@ -12,7 +12,7 @@ use hmm_devmem::density::prefetch;
 use hmm_devmem::map::Map;
 use hmm_devmem::plan;
 use hmm_devmem::types::{Cpu, PageIndex, Segment};
-use lent::{Lent, MIGRATE, VALID, WRITE, entry};
+use lent::{COMPOUND, Lent, MIGRATE, VALID, WRITE, entry};
 use random::Random;
 
 const FRAMES: u64 = 1 << 16;
@@ -57,6 +57,18 @@ fn to_ram(n: u64, step: u64) {
     let dst: Vec<u64> = (0..512)
         .map(|i| entry(5000 + i * step, VALID | WRITE))
         .collect();
+    let mut seg = vec![Segment::default(); 512];
+    for _ in 0..n {
+        let plan = plan::to_ram(black_box(&src), black_box(&dst), 1000, &mut seg);
+        black_box(plan).expect("a plan");
+    }
+}
+
+/// A plan back of one folio of 2 MiB.
+fn to_ram_whole(n: u64) {
+    let (mut src, mut dst) = ([0; 512], [0; 512]);
+    src[0] = entry(5120, VALID | MIGRATE | COMPOUND);
+    dst[0] = entry(2048, VALID | COMPOUND);
     let mut seg = vec![Segment::default(); 512];
     for _ in 0..n {
         let plan = plan::to_ram(black_box(&src), black_box(&dst), 1000, &mut seg);
@@ -109,6 +121,7 @@ fn main() {
         "batch-512" => batch(n),
         "to-ram-contiguous" => to_ram(n, 1),
         "to-ram-scattered" => to_ram(n, 3),
+        "to-ram-whole" => to_ram_whole(n),
         "map-insert" => map(n, 1, 0),
         "map-lookup" => map(n, 0, 1),
         "prefetch" => (0..n).for_each(|i| {
