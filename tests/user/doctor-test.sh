@@ -29,8 +29,14 @@ for name in mirror private coherent huge exclusive; do
 	says "\"$name\": {\"works\": \"$works\""
 	result $? "$name: $works, as the module says" "module: $caps; doctor: $told"
 done
-! says "says the loaded module"
-result $? "it found that out by itself" "$told"
+what="it found that out by itself"
+if [ -r /sys/kernel/btf/vmlinux ]; then
+	! says "says the loaded module"
+	result $? "$what" "$told"
+else
+	number=$((number + 1))
+	echo "ok $number - $what # SKIP this kernel is built without BTF, and a machine has no headers"
+fi
 says '"agrees": "yes"'
 result $? "it sees that the module agrees" "$told"
 says '"running": true' && says '"loaded": "yes"' && says '"secure_boot": "no"'

@@ -648,6 +648,9 @@ fn perf(env: &Env) -> Outcome {
 
 fn bpftrace(env: &Env) -> Outcome {
     region(env)?;
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        skip!("bpftrace wants the kernel's types: built without BTF, and a machine has no headers");
+    }
     let program = "tracepoint:hmm_devmem:migrate_end { @[args->direction] = sum(args->small); }";
     let text = foreign(
         "bpftrace",
