@@ -1327,47 +1327,6 @@ mod tests {
         }
     }
 
-    /// A bit set in a whole block's word, as only a race of a caller with itself
-    /// can leave it, is not handed out and is reported by whoever opens the block.
-    #[cfg(not(loom))]
-    #[test]
-    fn a_stray_bit_is_found_and_harmless() {
-        let zero = |_| AtomicU64::new(0);
-        let words: [AtomicU64; 24] = core::array::from_fn(zero);
-        let maps: [AtomicU64; 7] = core::array::from_fn(zero);
-        let table: [AtomicU64; 18] = core::array::from_fn(zero);
-        let slots = [CpuSlot::new(0, 2, 3), CpuSlot::new(1, 2, 3)];
-        let frames = Frames {
-            npages: 512 * 2 + 2,
-            words: &words,
-            whole: &maps[0..1],
-            avail: &maps[1..2],
-            held: &maps[2..3],
-            slots: &slots,
-            moves: &maps[3],
-            retired: Retired {
-                any: &maps[4],
-                some: &maps[5..6],
-                all: &maps[6..7],
-                table: &table,
-            },
-        };
-        frames.format();
-        words[8].fetch_or(1 << 5, SeqCst);
-        frames.set(frames.avail, Block(1));
-        let warned = crate::port::warnings();
-        // The tail's two frames, then block 0; the stray one is in block 1.
-        let mut seen = 0;
-        while let Some(page) = frames.claim_one(Cpu(1)) {
-            if seen < 2 {
-                assert!(page.0 >= 1024, "{page:?} is of a whole block");
-            }
-            seen += 1;
-        }
-        assert_eq!(seen, frames.npages);
-        assert_eq!(crate::port::warnings(), warned + 1);
-    }
-
     #[test]
     fn goes_round_once() {
         for n in 0..5 {

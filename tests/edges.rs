@@ -11,10 +11,12 @@ use hmm_devmem::frames::{Frames, Released};
 use hmm_devmem::map::{Map, Refused};
 use hmm_devmem::nodes::{Nodes, WHOLE};
 use hmm_devmem::plan;
+use hmm_devmem::port::warnings;
 use hmm_devmem::retired::Retired;
 use hmm_devmem::types::{Block, Cpu, Errno, PageIndex, Segment, Word};
 use hmm_devmem::window;
 use lent::{COMPOUND, Lent, MIGRATE, VALID, entry};
+use std::sync::atomic::Ordering::SeqCst;
 
 const CPU: Cpu = Cpu(0);
 const FAR: u64 = 1 << 40;
@@ -48,6 +50,7 @@ fn frames_beyond_the_region() {
     assert_eq!(frames.release_run(CPU, far), Released::default());
     assert_eq!(frames.release_block(far.block()).freed, 0);
     assert_eq!(frames.free_mask(Word(1 << 40)), 0);
+    assert_eq!(frames.free_mask(Word(3)), u64::MAX, "a whole block is free");
     assert_eq!(frames.claim_giant(), None, "2000 frames are no 1 GiB");
     // A CPU that nobody counted gets the slot of another.
     let page = frames.claim_one(Cpu(77)).expect("a frame");
@@ -99,6 +102,121 @@ fn parts_that_are_not_there() {
     assert!(victim.npages >= 1 && victim.first.0 + victim.npages <= bare.npages);
     assert_eq!(evict::next_span(&bare, PageIndex(FAR), 8), None);
     assert_eq!(all.count().free, 2048);
+}
+
+/// A bit set in a whole block's word, as only a race of a caller with itself
+/// can leave it, is not handed out and is reported by whoever opens the block.
+#[test]
+fn a_stray_bit_is_found_and_harmless() {
+    let lent = Lent::new(512 * 2 + 2, 2);
+    let region = lent.region();
+    let frames = region.frames();
+    frames.words[8].fetch_or(1 << 5, SeqCst);
+    frames.avail[0].fetch_or(1 << 1, SeqCst);
+    let warned = warnings();
+    // The tail's two frames, then block 0; the stray one is in block 1.
+    let mut seen = 0;
+    while let Some(page) = frames.claim_one(Cpu(1)) {
+        if seen < 2 {
+            assert!(page.0 >= 1024, "{page:?} is of a whole block");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, frames.npages);
+    assert_eq!(warnings(), warned + 1);
+}
+
+/// One claim looks into so many blocks and no more; the next goes on where it ended.
+#[test]
+fn what_a_bounded_search_leaves_the_next_one_finds() {
+    let nblocks = 4096 + 300;
+    let lent = Lent::new(512 * nblocks, 1);
+    let region = lent.region();
+    let frames = region.frames();
+    // Every other frame is in use: no run, no block.
+    frames.whole.iter().for_each(|word| word.store(0, SeqCst));
+    let odd = |word: &AtomicU64| word.store(0x5555_5555_5555_5555, SeqCst);
+    frames.words.iter().for_each(odd);
+    (0..nblocks).for_each(|block| {
+        frames.avail[block as usize / 64].fetch_or(1 << (block % 64), SeqCst);
+    });
+    assert_eq!(frames.claim_run(CPU), None);
+    let (run, block) = (PageIndex(512 * 4150 + 48), Block(4250));
+    assert_eq!(frames.release_run(CPU, run).already, 8);
+    assert_eq!(frames.claim_run(CPU), Some(run));
+    frames.words[4250 * 8..4251 * 8]
+        .iter()
+        .for_each(|word| word.store(u64::MAX, SeqCst));
+    let found: Vec<_> = (0..3).filter_map(|_| frames.claim_block(CPU)).collect();
+    assert_eq!(found, [block]);
+}
+
+/// Somebody was interrupted in the midst of opening a block: nobody waits for him.
+#[test]
+fn who_is_interrupted_is_not_waited_for() {
+    let lent = Lent::new(512, 1);
+    let region = lent.region();
+    let frames = region.frames();
+    assert_eq!(frames.claim_block(CPU), Some(Block(0)));
+    frames.moves.fetch_add(1, SeqCst);
+    assert_eq!(
+        (frames.claim_one(CPU), frames.claim_block(CPU)),
+        (None, None)
+    );
+    frames.moves.fetch_sub(1, SeqCst);
+    assert_eq!(frames.release_block(Block(0)).freed, 512);
+}
+
+/// A frame of a whole block is marked, and whoever marks it has not yet looked
+/// whether the block is whole: others come first.
+#[test]
+fn a_mark_in_a_block_that_is_still_whole() {
+    let mark = |frames: &Frames<'_>, block| frames.retired.mark(block, &[1, 0, 0, 0, 0, 0, 0, 0]);
+    let lent = Lent::new(3 * 512, 1);
+    let region = lent.region();
+    let frames = region.frames();
+    assert_eq!(frames.claim_block(CPU), Some(Block(0)));
+    mark(frames, Block(1));
+    mark(frames, Block(2));
+    assert_eq!(frames.claim_block(CPU), None);
+    let count = frames.count();
+    assert_eq!((count.free, count.retired, count.blocks), (1022, 2, 0));
+
+    let lent = Lent::new(512, 1);
+    let region = lent.region();
+    mark(region.frames(), Block(0));
+    assert_eq!(region.frames().claim_one(CPU), Some(PageIndex(1)));
+
+    let lent = Lent::new(512 * 512, 1);
+    let region = lent.region();
+    mark(region.frames(), Block(70));
+    assert_eq!(region.frames().claim_giant(), None);
+    let count = region.frames().count();
+    assert_eq!((count.retired, count.blocks), (1, 511));
+}
+
+/// What a CPU believes to be free goes out of use, or is claimed and given back
+/// in another form, before it claims there again.
+#[test]
+fn what_a_cpu_believes_may_be_wrong() {
+    let lent = Lent::new(512, 1);
+    let region = lent.region();
+    let frames = region.frames();
+    let run = frames.claim_run(CPU).expect("a run");
+    assert_eq!(frames.release_run(CPU, run).freed, 16);
+    assert_eq!(frames.claim_block(CPU), Some(Block(0)), "all came back");
+    assert_eq!(frames.release_block(Block(0)).freed, 512);
+    assert_eq!(frames.release_run(CPU, run).already, 16);
+    assert_eq!(frames.claim_run(CPU), Some(PageIndex(0)));
+    frames.retire(PageIndex(20), 1);
+    assert_eq!(frames.claim_run(CPU), Some(PageIndex(32)));
+
+    let lent = Lent::new(512, 1);
+    let region = lent.region();
+    let frames = region.frames();
+    assert_eq!(frames.claim_one(CPU), Some(PageIndex(0)));
+    frames.retire(PageIndex(1), 1);
+    assert_eq!(frames.claim_one(CPU), Some(PageIndex(2)));
 }
 
 #[test]
