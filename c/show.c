@@ -4,7 +4,8 @@
  * /sys/kernel/debug/hmm_devmem/NUMBER-DEVICE/, for root only.
  *
  *   region	number, device, kind (private or coherent), page_size, first_pfn
- *   frames	struct hmm_core_stats: total = free + claimed + resident + retired at rest
+ *   frames	struct hmm_core_stats: total = free + claimed + resident + retired at rest;
+ *		full_blocks: 2 MiB blocks in which nothing is free, whoever has their frames
  *   stats	struct hmm_region_stats, since the region was added
  *   processes	one line for each process with a view attached: its id and its own stats
  *
@@ -30,15 +31,28 @@ static int region_show(struct seq_file *s, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(region);
 
+/* 2 MiB blocks without a free frame. */
+static u64 full_blocks(const struct hmm_region *region)
+{
+	u64 first, npages, from = 0, full = 0;
+
+	while (!hmm_core_next_span(region->core, from, HMM_BLOCK_PAGES, &first, &npages)) {
+		full += npages == HMM_BLOCK_PAGES;
+		from = round_down(first, HMM_BLOCK_PAGES) + HMM_BLOCK_PAGES;
+		cond_resched();
+	}
+	return full;
+}
+
 static int frames_show(struct seq_file *s, void *unused)
 {
 	const struct hmm_region *region = s->private;
 	struct hmm_core_stats f;
 
 	hmm_core_stats(region->core, &f);
-	seq_printf(s, "total %llu\nfree %llu\nclaimed %llu\nresident %llu\nretired %llu\nfree_blocks %llu\nblock_pages %u\n",
+	seq_printf(s, "total %llu\nfree %llu\nclaimed %llu\nresident %llu\nretired %llu\nfree_blocks %llu\nblock_pages %u\nfull_blocks %llu\n",
 		   f.total, f.free, f.claimed, f.resident, f.retired, f.free_blocks,
-		   HMM_BLOCK_PAGES);
+		   HMM_BLOCK_PAGES, full_blocks(region));
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(frames);

@@ -82,6 +82,19 @@ impl Region {
             .min(self.frames.get("free"))
     }
 
+    /// Pages in use: claimed or resident.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.frames.get("claimed") + self.frames.get("resident")
+    }
+
+    /// Pages in use that fill a 2 MiB block together.
+    #[must_use]
+    pub fn used_in_blocks(&self) -> u64 {
+        let full = self.frames.get("full_blocks") * self.frames.get("block_pages");
+        full.min(self.used())
+    }
+
     /// How much of the free memory is in pieces smaller than 2 MiB, in percent.
     #[must_use]
     pub fn fragmentation(&self) -> f64 {
@@ -215,6 +228,7 @@ mod tests {
             .map(|state| first.frames.get(state))
             .sum();
         assert_eq!(sum, first.frames.get("total"));
+        assert_eq!((first.used(), first.used_in_blocks()), (24_536, 40 * 512));
         assert!(first.fragmentation() > 0.0 && first.fragmentation() < 100.0);
         assert_eq!(second.fragmentation(), 0.0);
         assert_eq!(first.processes.len(), 2);

@@ -97,6 +97,8 @@ fn keys_do_what_they_say() {
     let first = top.screen.screen().contents();
     assert!(first.contains("> hmm_dmirror.0"), "{first}");
     assert!(first.contains("resident 95.8M"), "{first}");
+    let by_size = "in use 95.8M (80.0M in full 2 MiB)   claimed 96.0K, retired 0B";
+    assert!(first.contains(by_size), "{first}");
     assert!(top.screen.screen().alternate_screen());
 
     // Work goes on: rates, and the busier process first.

@@ -31,6 +31,7 @@ const HELP: &str = "\
  RETURNED    of the pages that moved to the device, those that CPU
              faults brought back: near 100% both sides fight for them
  FRAG        free memory in pieces smaller than 2 MiB
+ in full     in blocks of 2 MiB in which nothing is free
  ON DEV      what the process has in that device's memory now";
 
 pub fn draw(frame: &mut Frame<'_>, state: &State) {
@@ -38,7 +39,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State) {
     let [top, list, about, curves, processes] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(regions + 1),
-        Constraint::Length(6),
+        Constraint::Length(7),
         Constraint::Length(5),
         Constraint::Min(3),
     ])
@@ -176,11 +177,16 @@ fn details(frame: &mut Frame<'_>, area: Rect, state: &State, region: &Region) {
             bytes(region.free_in_blocks()),
         )),
         Line::from(format!(
-            " to device {:<8} {:>9} per page   claimed {}, retired {}",
-            bytes(stats.get("to_device")),
-            per_page(stats.get("ns_to_device"), stats.get("to_device")),
+            " in use {} ({} in full 2 MiB)   claimed {}, retired {}",
+            bytes(region.used()),
+            bytes(region.used_in_blocks()),
             bytes(frames.get("claimed")),
             bytes(frames.get("retired")),
+        )),
+        Line::from(format!(
+            " to device {:<8} {:>9} per page",
+            bytes(stats.get("to_device")),
+            per_page(stats.get("ns_to_device"), stats.get("to_device")),
         )),
         Line::from(format!(
             " to RAM    {:<8} {:>9} per page   asked {}, touched {}, evicted {}",

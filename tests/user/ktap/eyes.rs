@@ -5,6 +5,7 @@
 use crate::buffer::{Buffer, all_counted, skipped};
 use crate::harness::{Child, Env, Outcome, Stop, Test, ensure, ensure_eq, skip, test};
 use crate::sys::sleep_ms;
+use crate::whole;
 use hmm_eyes::counters::{self, Region};
 use hmm_eyes::places::Place;
 use hmm_eyes::trace::{Event, Tracer};
@@ -29,6 +30,7 @@ pub const TESTS: &[Test] = &[
     test("eyes::hmmtop", hmmtop),
     test("eyes::hmm_map", map),
     test("eyes::hmm_map_knows_every_place", every_place),
+    test("eyes::huge_pages_are_shown_as_such", huge),
     test("eyes::hmm_map_watches", watch),
     test("eyes::record_and_replay", record),
     test("eyes::trace_cmd_reads_the_events", trace_cmd),
@@ -291,7 +293,7 @@ fn regions(env: &Env) -> Outcome {
 fn counters_agree(env: &Env) -> Outcome {
     let before = region(env)?;
     let device = env.open()?;
-    let buffer = Buffer::filled(300, 7)?;
+    let buffer = Buffer::filled(1536, 7)?;
     buffer.to_device(&device)?;
     let now = region(env)?;
     let info = device.info()?;
@@ -305,13 +307,18 @@ fn counters_agree(env: &Env) -> Outcome {
     }
     ensure_eq!(
         now.stats.since(&before.stats, "to_device"),
-        300,
+        1536,
         "to_device"
     );
+    // Three blocks of 2 MiB, or what is left of them between pages of somebody else.
+    let full = |region: &Region| region.frames.get("full_blocks");
+    ensure!(full(&now) > full(&before), "no block is full: {now:?}");
     let me = u64::from(std::process::id());
     let process = now.processes.iter().find(|process| process.id == me);
     let process = process.ok_or_else(|| Stop::Fail(format!("not there: {now:?}")))?;
-    ensure_eq!(process.stats.get("to_device"), 300, "of this process");
+    ensure_eq!(process.stats.get("to_device"), 1536, "of this process");
+    buffer.to_ram(&device)?;
+    ensure_eq!(full(&region(env)?), full(&before), "full blocks at the end");
     drop(device);
     let gone = region(env)?
         .processes
@@ -411,6 +418,21 @@ fn hmmtop(env: &Env) -> Outcome {
     Ok(fs::remove_file(place)?)
 }
 
+/// What `hmm-map --json` says of this process's mapping that begins with a page of a buffer.
+fn mapping_at(buffer: &Buffer, page: usize) -> Result<serde_json::Value, Stop> {
+    let me = std::process::id().to_string();
+    let output = Command::new("hmm-map").args(["--json", &me]).output()?;
+    let object: serde_json::Value = serde_json::from_str(&said("hmm-map", &output)?)?;
+    let start = format!("{:#x}", buffer.at(page));
+    let own = |mapping: &&serde_json::Value| mapping["start"] == start.as_str();
+    let mapping = object["mappings"]
+        .as_array()
+        .and_then(|all| all.iter().find(own));
+    Ok(mapping
+        .ok_or_else(|| Stop::Fail(format!("no {start}: {object}")))?
+        .clone())
+}
+
 fn map(env: &Env) -> Outcome {
     let name = region(env)?.device;
     let device = env.open()?;
@@ -425,13 +447,7 @@ fn map(env: &Env) -> Outcome {
         let output = Command::new("hmm-map").args(arguments).arg(&me).output()?;
         said("hmm-map", &output)
     };
-    let object: serde_json::Value = serde_json::from_str(&show(&["--json"])?)?;
-    let start = format!("{:#x}", buffer.at(1));
-    let own = |mapping: &&serde_json::Value| mapping["start"] == start.as_str();
-    let mapping = object["mappings"]
-        .as_array()
-        .and_then(|all| all.iter().find(own));
-    let mapping = mapping.ok_or_else(|| Stop::Fail(format!("no {start}: {object}")))?;
+    let mapping = mapping_at(&buffer, 1)?;
     ensure_eq!(mapping["pages"][name.as_str()], 200, "{mapping}");
     ensure_eq!(mapping["pages"]["RAM"], 98, "{mapping}");
     let text = show(&["--columns", "298", "--rows", "10000"])?;
@@ -512,6 +528,35 @@ fn every_place(env: &Env) -> Outcome {
         );
     }
     buffer.verify_pages(1..101, 13)
+}
+
+/// 2 MiB in one piece: on the device, at home again, and a page of it alone on the device.
+fn huge(env: &Env) -> Outcome {
+    let name = region(env)?.device;
+    let device = env.open()?;
+    whole::need_whole(env, &device)?;
+    let buffer = whole::block(&device, 14)?;
+    let shown = |place: &str, pages: u64| -> Outcome {
+        let mapping = mapping_at(&buffer, 0)?;
+        ensure_eq!(mapping["pages"][place], pages, "{place}: {mapping}");
+        Ok(())
+    };
+    shown(&format!("{name}, huge"), 512)?;
+    let output = Command::new("hmmtop")
+        .args(["--json", "-i", "0.1"])
+        .output()?;
+    let object: serde_json::Value = serde_json::from_str(&said("hmmtop", &output)?)?;
+    let is = |region: &&serde_json::Value| region["device"] == name.as_str();
+    let all = object["regions"].as_array();
+    let region = all.and_then(|all| all.iter().find(is));
+    let pages = region.map(|region| &region["pages_in_huge"]);
+    ensure_eq!(pages, Some(&512.into()), "{object}");
+    buffer.verify(14)?;
+    shown("RAM, huge", 512)?;
+    device.mv(buffer.part(100..101), Direction::ToDevice)?;
+    shown(&name, 1)?;
+    shown("RAM", 511)?;
+    buffer.verify(14)
 }
 
 /// A picture every tenth of a second until the process ends.
@@ -699,6 +744,9 @@ fn lawful() -> Outcome {
         let sum = frames("free") + frames("claimed") + frames("resident") + frames("retired");
         ensure_eq!(sum, frames("total"), "frames of {region:?}");
         ensure_eq!(frames("claimed"), 0, "frames claimed for ever: {region:?}");
+        let full = frames("full_blocks") * frames("block_pages");
+        let others = frames("resident") + frames("retired");
+        ensure!(full <= others, "full of what: {region:?}");
         let stats = |key| region.stats.get(key);
         // The rest went with its processes.
         let home = hmm_eyes::rates::to_ram(&region.stats);

@@ -44,7 +44,7 @@ const PAGES: usize = HUGE / 4096;
 
 /// A filled block on the device, in one piece where the kernel has such; otherwise there is nothing
 /// to test.
-fn block(device: &Device, seed: u64) -> Result<Buffer, Stop> {
+pub fn block(device: &Device, seed: u64) -> Result<Buffer, Stop> {
     let buffer = Buffer::huge(1)?;
     buffer.fill(seed);
     if !buffer.places(device)?.iter().all(|place| place.is_pmd()) {
@@ -55,12 +55,12 @@ fn block(device: &Device, seed: u64) -> Result<Buffer, Stop> {
 }
 
 /// Are the pages on the device, and mapped as one?
-fn is_whole(device: &Device, buffer: &Buffer) -> Result<bool, Stop> {
+pub fn is_whole(device: &Device, buffer: &Buffer) -> Result<bool, Stop> {
     let places = buffer.places(device)?;
     Ok(places.iter().all(|place| place.is_pmd()) && buffer.local(device)? == buffer.pages())
 }
 
-fn need_whole(env: &Env, device: &Device) -> Outcome {
+pub fn need_whole(env: &Env, device: &Device) -> Outcome {
     env.need_private()?;
     if !is_whole(device, &block(device, 1)?)? {
         skip!("this kernel has no 2 MiB pages of device memory");

@@ -38,7 +38,7 @@ pub fn write(root: &Path, rounds: u64) {
             fs::write(place.join(file), text).expect("a file");
         }
     };
-    let frames = "total 65536\nfree 41000\nclaimed 24\nresident 24512\nretired 0\nfree_blocks 70\nblock_pages 512\n";
+    let frames = "total 65536\nfree 41000\nclaimed 24\nresident 24512\nretired 0\nfree_blocks 70\nblock_pages 512\nfull_blocks 40\n";
     let processes = format!(
         "process 9000128 {}\nprocess 9000131 {}\n",
         stats(2, ' '),
@@ -48,6 +48,6 @@ pub fn write(root: &Path, rounds: u64) {
         "1-hmm_dmirror.0",
         [FIRST, frames, &stats(3, '\n'), &processes],
     );
-    let frames = "total 65536\nfree 65536\nclaimed 0\nresident 0\nretired 0\nfree_blocks 128\nblock_pages 512\n";
+    let frames = "total 65536\nfree 65536\nclaimed 0\nresident 0\nretired 0\nfree_blocks 128\nblock_pages 512\nfull_blocks 0\n";
     region("2-hmm_dmirror.1", [SECOND, frames, &stats(0, '\n'), ""]);
 }
