@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -69,6 +70,20 @@ class Ktap(unittest.TestCase):
     def test_notes_belong_to_the_next_result(self) -> None:
         results = ktap.parse("TAP version 13\n1..2\n# why\nnot ok 1 a\nok 2 b".splitlines())
         self.assertEqual((results[0].notes, results[1].notes), (["why"], []))
+
+
+class Soak(unittest.TestCase):
+    def test_an_unfinished_one_goes_on(self) -> None:
+        row = {"line": "7.3", "machine": "private", "seed": 4, "operations": 200, "good": True}
+        with tempfile.TemporaryDirectory() as place, unittest.mock.patch.object(soak, "JSON", Path(place) / "soak.json"):
+            self.assertEqual(soak.before("7.3", "private", 1000, None), [])
+            soak.JSON.write_text(json.dumps([row]))
+            self.assertEqual(soak.before("7.3", "private", 1000, None), [row])
+            for line, machine, operations, seed in [("6.1", "private", 1000, None), ("7.3", "coherent", 1000, None),
+                                                    ("7.3", "private", 200, None), ("7.3", "private", 1000, 4)]:
+                self.assertEqual(soak.before(line, machine, operations, seed), [])
+            soak.JSON.write_text(json.dumps([{**row, "good": False}]))
+            self.assertEqual(soak.before("7.3", "private", 1000, None), [])
 
 
 class Klog(unittest.TestCase):
