@@ -507,7 +507,12 @@ impl<'a> Frames<'a> {
 
     #[inline(never)]
     fn claim_one_elsewhere(&self, cpu: Cpu) -> Option<PageIndex> {
-        let grant = self.claim_like(cpu, 1, 0)?;
+        // First, and not after a look at the word that seems to be used up.
+        let recent = self.claim_recent(self.slot(cpu)?);
+        let grant = match recent {
+            Some(grant) => grant,
+            None => self.claim_like(cpu, 1, 0)?,
+        };
         Some(PageIndex(
             grant.base.0 + u64::from(grant.mask.trailing_zeros()),
         ))
