@@ -156,30 +156,31 @@ static unsigned int sort_out(struct hmm_region *region, struct hmm_batch *b,
 			     int (*fn)(struct hmm_region *region, struct hmm_copy *copy),
 			     failed_fn *failed)
 {
-	unsigned int i, npages = 0;
+	const struct hmm_segment *last = b->seg + nr, *at;
+	unsigned int npages = 0;
 	struct hmm_segment seg;
 	dma_addr_t dma;
 	u32 page;
 
-	for (i = 0; i < nr; i++) {
-		seg = b->seg[i];
-		if (!seg.status)
+	for (at = b->seg; at < last; at++) {
+		if (likely(!at->status))
 			continue;
+		seg = *at;
 		if (seg.status != -EAGAIN || hmm_entry_order(b->dst[seg.entry])) {
 			failed(region, b, &seg);
 			npages += seg.npages;
 			continue;
 		}
-		for (page = 0; page < b->seg[i].npages; page++) {
+		for (page = 0; page < at->npages; page++) {
 			struct hmm_copy copy = { .seg = &seg, .nr = 1, .npages = 1, .peer = all->peer };
 
-			seg.src = b->seg[i].src + page;
-			seg.dst = b->seg[i].dst + page;
-			seg.entry = b->seg[i].entry + page;
+			seg.src = at->src + page;
+			seg.dst = at->dst + page;
+			seg.entry = at->entry + page;
 			seg.npages = 1;
 			seg.status = 0;
 			if (all->dma) {
-				dma = all->dma[i] + ((dma_addr_t)page << PAGE_SHIFT);
+				dma = all->dma[at - b->seg] + ((dma_addr_t)page << PAGE_SHIFT);
 				copy.dma = &dma;
 			}
 			submit(region, &copy, fn);
@@ -259,9 +260,9 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 	struct hmm_copy zero = { .seg = b->seg + n - plan->nzero, .nr = plan->nzero };
 	unsigned int i;
 
-	for (i = 0; i < copy.nr; i++)
-		copy.npages += copy.seg[i].npages;
-	zero.npages = plan->claimed - copy.npages;
+	for (i = 0; i < zero.nr; i++)
+		zero.npages += zero.seg[i].npages;
+	copy.npages = plan->claimed - zero.npages;
 
 	if (region->dma_device)
 		map_dma(region, &copy, b->dma, DMA_TO_DEVICE);
@@ -319,18 +320,16 @@ static void lose_pages(struct hmm_region *region, struct hmm_batch *b,
  * @region: the region
  * @b: dst holds locked RAM pages; those of failed segments are freed, and 0 afterwards
  * @nr: segments in @b
+ * @npages: pages of all of them
  * @give_up: what cannot be read is lost, and cleared, instead
  *
  * Return: pages that could not be read.
  */
 unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
-			     unsigned int nr, bool give_up)
+			     unsigned int nr, unsigned int npages, bool give_up)
 {
-	struct hmm_copy copy = { .seg = b->seg, .nr = nr };
-	unsigned int i, failed;
-
-	for (i = 0; i < nr; i++)
-		copy.npages += b->seg[i].npages;
+	struct hmm_copy copy = { .seg = b->seg, .nr = nr, .npages = npages };
+	unsigned int failed;
 
 	if (region->dma_device)
 		map_dma(region, &copy, b->dma, DMA_FROM_DEVICE);

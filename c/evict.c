@@ -110,6 +110,8 @@ static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first
 	DECLARE_BITMAP(lost, HMM_BATCH) = {};
 	unsigned long pfn = region->devmem.pfn_first + first;
 	unsigned int i, nlost;
+	unsigned long huge = 0;
+	struct hmm_fill fill;
 	u32 nseg = 0;
 
 	if (!HMM_KERNEL_BY_PFN || !hmm_whole_seal(region, first, n)) {
@@ -123,14 +125,15 @@ static void evict_span(struct hmm_region *region, struct hmm_batch *b, u64 first
 	hmm_whole_unseal(region, first);
 	leave_strangers(b, n);
 	nlost = set_aside_poisoned(region, b, n, lost);
-	hmm_to_ram_fill(region, b, n, NULL, 0, -1);
+	fill = hmm_to_ram_fill(region, b, n, NULL, 0, -1);
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
-	result->unreadable += hmm_copy_to_ram(region, b, nseg, give_up) + nlost;
+	result->unreadable += hmm_copy_to_ram(region, b, nseg, fill.wanted - fill.missing,
+					      give_up) + nlost;
 	if (give_up && nlost)
 		replace_poisoned(b, n, lost);
 	migrate_device_pages(b->src, b->dst, n);
-	result->moved += hmm_batch_count(b, n, true);
+	result->moved += hmm_batch_moved(b, n, &huge);
 	migrate_device_finalize(b->src, b->dst, n);
 }
 

@@ -222,7 +222,7 @@ void hmm_copy_to_device(struct hmm_region *region, struct hmm_batch *b, unsigned
 bool hmm_copy_from_peer(struct hmm_region *region, struct hmm_region *peer,
 			struct hmm_batch *b, unsigned int n, const struct hmm_plan *plan);
 unsigned int hmm_copy_to_ram(struct hmm_region *region, struct hmm_batch *b,
-			     unsigned int nr, bool give_up);
+			     unsigned int nr, unsigned int npages, bool give_up);
 
 /* to_device.c */
 typedef void hmm_move_fn(struct hmm_region *region, struct hmm_batch *b,
@@ -230,8 +230,7 @@ typedef void hmm_move_fn(struct hmm_region *region, struct hmm_batch *b,
 			 unsigned long end, struct hmm_migrate *m);
 int hmm_migrate_range(struct hmm_region *region, struct hmm_migrate *m, hmm_move_fn *move,
 		      enum hmm_direction direction);
-unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved);
-unsigned int hmm_batch_huge(const struct hmm_batch *b, unsigned int n);
+unsigned int hmm_batch_moved(const struct hmm_batch *b, unsigned int n, unsigned long *huge);
 
 /* to_ram.c */
 vm_fault_t hmm_to_ram_fault(struct vm_fault *vmf);
@@ -240,9 +239,17 @@ void hmm_to_ram_move(struct hmm_region *region, struct hmm_batch *b,
 		     struct hmm_migrate *m);
 void hmm_leave_poisoned(struct hmm_region *region, struct hmm_batch *b, unsigned int i,
 			unsigned int n);
-unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
-			     unsigned int n, struct vm_area_struct *vma,
-			     unsigned long start, long must);
+
+/* What hmm_to_ram_fill() found, in pages. */
+struct hmm_fill {
+	unsigned int wanted;	/* that are to come home */
+	unsigned int missing;	/* of these, no RAM for them */
+	unsigned int holes;	/* the kernel offers to fill them, whichever way pages move */
+};
+
+struct hmm_fill hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
+				unsigned int n, struct vm_area_struct *vma,
+				unsigned long start, long must);
 
 /* evict.c */
 bool hmm_make_room(struct hmm_region *region, struct hmm_batch *b, unsigned long npages);

@@ -25,64 +25,66 @@ MODULE_PARM_DESC(huge,
 
 /*
  * Turn page indices into pages of the kernel: each gets its first reference and its
- * lock. From here on a page goes back to the core only through the free callback.
+ * lock. From here on a page goes back to the core only through the free callback. Returns how
+ * many pages they are.
  */
-static void init_pages(struct hmm_region *region, struct hmm_batch *b, unsigned int n)
+static unsigned int init_pages(struct hmm_region *region, struct hmm_batch *b, unsigned int n)
 {
-	unsigned int i, huge, npages = 0;
+	const unsigned long first = region->devmem.pfn_first;
+	unsigned long *dst = b->dst, *end = dst + n;
+	unsigned int huge, npages = 0;
+	unsigned long index;
 
-	for (i = 0; i < n; i++) {
-		if (!(b->dst[i] & MIGRATE_PFN_VALID))
+	for (; dst < end; dst += 1U << huge) {
+		huge = hmm_entry_order(*dst);
+		if (!(*dst & MIGRATE_PFN_VALID))
 			continue;
-		b->dst[i] += region->devmem.pfn_first << MIGRATE_PFN_SHIFT;
-		huge = hmm_entry_order(b->dst[i]);
-		zone_device_page_init(migrate_pfn_to_page(b->dst[i]),
-				      &region->devmem.pagemap, huge);
+		index = *dst >> MIGRATE_PFN_SHIFT;
+		*dst += first << MIGRATE_PFN_SHIFT;
+		zone_device_page_init(pfn_to_page(first + index), &region->devmem.pagemap, huge);
 		if (huge)
-			hmm_whole_wait(region, hmm_region_page_index(region,
-					migrate_pfn_to_page(b->dst[i])));
+			hmm_whole_wait(region, index);
 		npages += 1U << huge;
 	}
 	hmm_core_commit(region->core, raw_smp_processor_id(), npages);
+	return npages;
 }
 
 /* Entries that were never touched are left alone: nothing of them is set up. */
 static unsigned int drop_holes(struct hmm_batch *b, unsigned int n)
 {
-	unsigned int i, dropped = 0;
+	unsigned long *src = b->src, *end = src + n;
+	unsigned int npages, dropped = 0;
 
-	for (i = 0; i < n; i++) {
-		if ((b->src[i] & (MIGRATE_PFN_MIGRATE | MIGRATE_PFN_VALID)) !=
-		    MIGRATE_PFN_MIGRATE)
+	for (; src < end; src += npages) {
+		npages = 1U << hmm_entry_order(*src);
+		if ((*src & (MIGRATE_PFN_MIGRATE | MIGRATE_PFN_VALID)) != MIGRATE_PFN_MIGRATE)
 			continue;
-		dropped += 1U << hmm_entry_order(b->src[i]);
-		b->src[i] = 0;
+		dropped += npages;
+		*src = 0;
 	}
 	return dropped;
 }
 
-/* Pages that moved in whole 2 MiB folios; between migrate_vma_pages() and the end. */
-unsigned int hmm_batch_huge(const struct hmm_batch *b, unsigned int n)
+/*
+ * Pages that the kernel went along with; @huge grows by those of them in whole 2 MiB folios. Between
+ * migrate_vma_pages() and the end.
+ */
+unsigned int hmm_batch_moved(const struct hmm_batch *b, unsigned int n, unsigned long *huge)
 {
-	unsigned int i, npages = 0;
+	const unsigned long *src = b->src, *dst = b->dst, *end = dst + n;
+	unsigned int npages = 0;
 
-	if (!HMM_SELECT_COMPOUND)
-		return 0;
-	for (i = 0; i < n; i += npages ? HMM_BLOCK_PAGES : 1)
-		if ((b->dst[i] & MIGRATE_PFN_COMPOUND) && (b->src[i] & MIGRATE_PFN_MIGRATE))
-			npages += HMM_BLOCK_PAGES;
-	return npages;
-}
-
-/* Pages with a destination; with @moved, only those that the kernel went along with. */
-unsigned int hmm_batch_count(const struct hmm_batch *b, unsigned int n, bool moved)
-{
-	unsigned int i, npages = 0;
-
-	for (i = 0; i < n; i++)
-		if ((b->dst[i] & MIGRATE_PFN_VALID) &&
-		    (!moved || (b->src[i] & MIGRATE_PFN_MIGRATE)))
-			npages += 1U << hmm_entry_order(b->dst[i]);
+	/* A whole folio is all of its batch. */
+	if (hmm_entry_order(*dst)) {
+		npages = *src & MIGRATE_PFN_MIGRATE ? HMM_BLOCK_PAGES : 0;
+		*huge += npages;
+		return npages;
+	}
+	/* One expression without a branch for each entry: most of what there is. */
+	static_assert(MIGRATE_PFN_VALID == 1 && MIGRATE_PFN_MIGRATE == 2);
+	while (dst < end)
+		npages += *dst++ & *src++ >> 1 & 1;
 	return npages;
 }
 
@@ -175,11 +177,9 @@ static enum try try_from(struct hmm_region *region, struct hmm_region *peer,
 	/* The driver has trouble with some page of it: with which, the pages will tell. */
 	if (taken_whole && plan.ncopy && b->seg[0].status == -EAGAIN)
 		ret = TRY_SMALL;
-	init_pages(region, b, n);
-	filled = hmm_batch_count(b, n, false);
+	filled = init_pages(region, b, n);
 	migrate_vma_pages(&args);
-	moved = hmm_batch_count(b, n, true);
-	m->huge += hmm_batch_huge(b, n);
+	moved = hmm_batch_moved(b, n, &m->huge);
 	migrate_vma_finalize(&args);
 	if (ret)
 		return ret;

@@ -32,7 +32,9 @@ MODULE_PARM_DESC(fault_window,
 
 static bool is_wanted(unsigned long entry)
 {
-	return (entry & MIGRATE_PFN_VALID) && (entry & MIGRATE_PFN_MIGRATE);
+	const unsigned long both = MIGRATE_PFN_VALID | MIGRATE_PFN_MIGRATE;
+
+	return (entry & both) == both;
 }
 
 static unsigned long take_page(struct page *page)
@@ -41,28 +43,32 @@ static unsigned long take_page(struct page *page)
 	return migrate_pfn(page_to_pfn(page));
 }
 
-/* RAM for entry @i, of @run that want some; and for the next seven of these as well. */
-static void fill_entry(struct hmm_batch *b, unsigned int i, unsigned int run,
-		       struct vm_area_struct *vma, unsigned long addr, gfp_t gfp)
+/*
+ * RAM for the first entry at @dst, of @run that want some; for the next seven of these as well, if it
+ * can be had in one piece. Returns for how many it did what it could.
+ */
+static unsigned int fill_entries(unsigned long *dst, unsigned int run,
+				 struct vm_area_struct *vma, unsigned long addr, gfp_t gfp)
 {
 	struct page *page;
 	unsigned int k;
 
 	if (hmm_should_fail(HMM_FAIL_RAM))
-		return;
+		return 1;
 	/* A memory policy of the VMA speaks of single pages. */
 	if (run >= RUN_PAGES && !(vma && vma_policy(vma))) {
 		page = alloc_pages((gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_NORETRY, RUN_ORDER);
 		if (page) {
 			split_page(page, RUN_ORDER);
 			for (k = 0; k < RUN_PAGES; k++)
-				b->dst[i + k] = take_page(page + k);
-			return;
+				dst[k] = take_page(page + k);
+			return RUN_PAGES;
 		}
 	}
 	page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
 	if (page)
-		b->dst[i] = take_page(page);
+		dst[0] = take_page(page);
+	return 1;
 }
 
 /* Of @n entries from @i on, those that lost their contents stay: whoever touches one is told. */
@@ -92,41 +98,47 @@ void hmm_leave_poisoned(struct hmm_region *region, struct hmm_batch *b, unsigned
  * @start: address of the first entry in @vma
  * @must: on a CPU fault, the entry that it is about; -1: all are wanted alike
  *
- * Return: pages that could not be had.
+ * Return: how many pages want to come home, and for how many of them there is none.
  */
-unsigned int hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
-			     unsigned int n, struct vm_area_struct *vma,
-			     unsigned long start, long must)
+struct hmm_fill hmm_to_ram_fill(struct hmm_region *region, struct hmm_batch *b,
+				unsigned int n, struct vm_area_struct *vma,
+				unsigned long start, long must)
 {
-	unsigned int i, end, missing = 0;
+	const unsigned long *src = b->src;
+	unsigned long *dst = b->dst;
+	struct hmm_fill fill = {};
+	unsigned int i, end, done;
 
+	/* A whole folio is all of its batch. RAM for it was there before it was locked. */
+	if (hmm_entry_order(src[0]) && is_wanted(src[0])) {
+		fill.wanted = HMM_BLOCK_PAGES;
+		if (b->huge)
+			dst[0] = take_page(b->huge) | MIGRATE_PFN_COMPOUND;
+		else
+			fill.missing = HMM_BLOCK_PAGES;
+		b->huge = NULL;
+		n = 0;
+	}
 	for (i = 0; i < n; i = end) {
 		end = i + 1;
-		if (!is_wanted(b->src[i]))
-			continue;
-		if (b->src[i] & MIGRATE_PFN_COMPOUND) {
-			/* RAM for it was there before it was locked. */
-			end = i + HMM_BLOCK_PAGES;
-			if (b->huge)
-				b->dst[i] = take_page(b->huge) | MIGRATE_PFN_COMPOUND;
-			else
-				missing += HMM_BLOCK_PAGES;
-			b->huge = NULL;
+		if (!is_wanted(src[i])) {
+			if (src[i] & MIGRATE_PFN_MIGRATE)
+				fill.holes += 1U << hmm_entry_order(src[i]);
 			continue;
 		}
-		while (end < n && is_wanted(b->src[end]))
+		while (end < n && is_wanted(src[end]))
 			end++;
-		for (; i < end; i++) {
-			if (!b->dst[i])
-				fill_entry(b, i, end - i, vma, start + i * PAGE_SIZE,
-					   must < 0 ? GFP_REQUEST :
-					   must == i ? GFP_WANTED : GFP_NEIGHBOUR);
-			missing += !b->dst[i];
+		fill.wanted += end - i;
+		for (; i < end; i += done) {
+			done = fill_entries(&dst[i], end - i, vma, start + i * PAGE_SIZE,
+					    must < 0 ? GFP_REQUEST :
+					    must == i ? GFP_WANTED : GFP_NEIGHBOUR);
+			fill.missing += !dst[i];
 		}
 	}
-	if (trace_alloc_fail_enabled() && missing)
-		trace_alloc_fail(region, HMM_TO_RAM, missing);
-	return missing;
+	if (trace_alloc_fail_enabled() && fill.missing)
+		trace_alloc_fail(region, HMM_TO_RAM, fill.missing);
+	return fill;
 }
 
 /* An entry, or the 2 MiB one that it is part of. */
@@ -154,7 +166,8 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 			       struct folio *split)
 {
 	unsigned int n = PHYS_PFN(args->end - args->start);
-	unsigned int i, nr, wanted = 0, holes = 0, missing, filled, moved;
+	unsigned int filled, failed, moved;
+	struct hmm_fill fill;
 	vm_fault_t ret = 0;
 	u32 nseg = 0;
 	int err;
@@ -174,20 +187,12 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 		return err ? VM_FAULT_SIGBUS : 0;
 	}
 	hmm_leave_poisoned(region, b, 0, n);
-
-	for (i = 0; i < n; i++) {
-		nr = b->src[i] & MIGRATE_PFN_MIGRATE ? 1U << hmm_entry_order(b->src[i]) : 0;
-		/* The kernel offers to fill holes, whichever way pages move. */
-		if (b->src[i] & MIGRATE_PFN_VALID)
-			wanted += nr;
-		else
-			holes += nr;
-	}
 	/* The page is locked or held by somebody for the moment: the CPU tries again. */
 	if (must >= 0 && !(entry_at(b->src, must) & MIGRATE_PFN_MIGRATE))
 		must = -1;
 
-	missing = hmm_to_ram_fill(region, b, n, args->vma, args->start, must);
+	fill = hmm_to_ram_fill(region, b, n, args->vma, args->start, must);
+	filled = fill.wanted - fill.missing;
 	put_huge(b);
 	if (must >= 0 && !entry_at(b->dst, must)) {
 		ret = VM_FAULT_OOM;
@@ -195,23 +200,21 @@ static vm_fault_t to_ram_batch(struct hmm_region *region, struct hmm_batch *b,
 	}
 	if (hmm_core_plan_to_ram(b->src, b->dst, n, region->devmem.pfn_first, b->seg, &nseg))
 		WARN_ON_ONCE(1);
-	hmm_copy_to_ram(region, b, nseg, false);
+	failed = hmm_copy_to_ram(region, b, nseg, filled, false);
 	/* Nobody may see a page that was not read back; the data stays on the device. */
 	if (must >= 0 && !entry_at(b->dst, must))
 		ret = VM_FAULT_SIGBUS;
 
-	filled = hmm_batch_count(b, n, false);
 	migrate_vma_pages(args);
-	moved = hmm_batch_count(b, n, true);
-	m->huge += hmm_batch_huge(b, n);
+	moved = hmm_batch_moved(b, n, &m->huge);
 	migrate_vma_finalize(args);
 
 	m->moved += moved;
-	m->skipped[HMM_SKIP_HOLE] += holes;
-	m->skipped[HMM_SKIP_BUSY] += n - holes - wanted;
-	m->skipped[HMM_SKIP_NO_MEMORY] += missing;
-	m->skipped[HMM_SKIP_COPY] += wanted - missing - filled;
-	m->skipped[HMM_SKIP_REFUSED] += filled - moved;
+	m->skipped[HMM_SKIP_HOLE] += fill.holes;
+	m->skipped[HMM_SKIP_BUSY] += n - fill.holes - fill.wanted;
+	m->skipped[HMM_SKIP_NO_MEMORY] += fill.missing;
+	m->skipped[HMM_SKIP_COPY] += failed;
+	m->skipped[HMM_SKIP_REFUSED] += filled - failed - moved;
 	return ret;
 }
 

@@ -1116,7 +1116,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Gives one frame back, on `cpu`.
-    #[inline]
+    #[inline(always)]
     pub fn release_one(&self, cpu: Cpu, page: PageIndex) -> Released {
         let block = page.block();
         let Some(word) = self.words.get(page.word().0) else {

@@ -22,6 +22,8 @@ const SRC_ANY: u64 = 63 & !(Entry::VALID | Entry::MIGRATE | Entry::COMPOUND);
 const DST_ANY: u64 = 63 & !(Entry::VALID | Entry::COMPOUND);
 /// Likewise for destinations that are single pages whatever they say.
 const TO_ANY: u64 = 63 & !Entry::VALID;
+/// What tells a single page that is to move from everything else.
+const ALONE: u64 = Entry::VALID | Entry::MIGRATE | Entry::COMPOUND;
 /// Entries compared in one go.
 const STRIDE: usize = 8;
 
@@ -431,6 +433,27 @@ pub fn to_device(
             break;
         };
         let entry = Entry(first);
+        // A page that stands alone, and a frame in hand: RAM is mostly scattered.
+        if first & ALONE == Entry::VALID | Entry::MIGRATE
+            && plan.supply.len != 0
+            && rest.get(1).is_none_or(|next| next >> Entry::SHIFT != entry.pfn() + 1)
+        {
+            let page = plan.supply.next;
+            plan.supply.next += 1;
+            plan.supply.len -= 1;
+            if let Some(out) = out.first_mut() {
+                *out = Entry::to(page, entry).0;
+            }
+            let run = Run {
+                src: entry.pfn(),
+                dst: page,
+                entry: to_u64(i),
+                npages: 1,
+            };
+            plan.copy.add(plan.seg, run);
+            i += 1;
+            continue;
+        }
         let n = if !entry.migrate() {
             1
         } else if entry.compound() {

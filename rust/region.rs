@@ -21,7 +21,8 @@ use crate::frames::{CpuSlot, Frames, Released, Shape};
 use crate::plan;
 use crate::retired::{self, Retired};
 use crate::types::{
-    CoreStats, Cpu, Errno, MAX_CPUS, MAX_PAGES, PageIndex, Plan, Segment, Window, to_u64, to_usize,
+    BLOCK_PAGES, CoreStats, Cpu, Errno, MAX_CPUS, MAX_PAGES, PageIndex, Plan, Segment, Window,
+    to_u64, to_usize,
 };
 use crate::window;
 
@@ -276,10 +277,17 @@ impl<'a> Region<'a> {
         // What comes is in use: commit() knows the number only, so it is here.
         let ncopy = to_usize(u64::from(plan.ncopy));
         let nzero = to_usize(u64::from(plan.nzero));
+        let seg = seg.get(..src.len()).unwrap_or(&[]);
         let copies = seg.iter().take(ncopy);
+        let mut marked = u64::MAX;
         // Bounded: each segment once.
         for segment in copies.chain(seg.iter().rev().take(nzero)) {
-            self.touch(segment.dst, u64::from(segment.npages));
+            let last = segment.dst + u64::from(segment.npages) - 1;
+            // Mostly they are of one block, which one look is enough for.
+            if segment.dst / BLOCK_PAGES != marked || last / BLOCK_PAGES != marked {
+                self.touch(segment.dst, u64::from(segment.npages));
+                marked = last / BLOCK_PAGES;
+            }
         }
         Ok(plan)
     }
@@ -297,19 +305,11 @@ impl<'a> Region<'a> {
         }
     }
 
-    #[inline(always)]
-    fn give_back(&self, cpu: Cpu, first: u64, npages: u64) -> Result<Released, Errno> {
-        self.check(first, npages)?;
-        Ok(match npages {
-            1 => self.frames().release_one(cpu, PageIndex(first)),
-            _ => self.frames().release(PageIndex(first), npages),
-        })
-    }
-
     /// Claimed pages are free again.
     #[inline(always)]
     pub fn rollback(self, cpu: Cpu, first: u64, npages: u64) -> Result<(), Errno> {
-        let released = self.give_back(cpu, first, npages)?;
+        self.check(first, npages)?;
+        let released = self.frames().release(PageIndex(first), npages);
         self.book(cpu, released.freed.wrapping_neg(), 0);
         Region::outcome(released)
     }
@@ -317,7 +317,12 @@ impl<'a> Region<'a> {
     /// Resident pages are free again.
     #[inline(always)]
     pub fn release(self, cpu: Cpu, first: u64, npages: u64) -> Result<(), Errno> {
-        let released = self.give_back(cpu, first, npages)?;
+        self.check(first, npages)?;
+        // Mostly they come back one by one.
+        let released = match npages {
+            1 => self.frames().release_one(cpu, PageIndex(first)),
+            _ => self.frames().release(PageIndex(first), npages),
+        };
         self.book(cpu, 0, released.freed.wrapping_neg());
         Region::outcome(released)
     }

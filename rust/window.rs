@@ -6,8 +6,8 @@
 //! as large as the stream whose place it takes. Windows of full size end on
 //! 2 MiB boundaries, so that they can come back as whole folios.
 //!
-//! A block that scattered faults have brought home by three eighths is wanted as a whole:
-//! the rest of it comes along with the next one.
+//! Of a block that scattered faults have brought home by a quarter, more comes along; by three
+//! eighths, it is wanted as a whole: the rest of it comes with the next one.
 //!
 //! Streams and the counts of blocks live in a small table of lent memory, one 64-bit
 //! word each. It forgets, and is not told when pages go to the device again: a word
@@ -21,6 +21,8 @@ use crate::types::{BLOCK_PAGES, Window, to_u64, to_usize};
 pub const WAYS: usize = 8;
 /// Blocks whose count is known, in another bucket for each bucket of streams.
 const BLOCKS: usize = 4;
+/// With so much of a block at home, scattered faults in it bring what the first of a stream does.
+const WANTED: u64 = BLOCK_PAGES / 4;
 /// With so much of a block at home the rest comes along.
 const DENSE: u64 = BLOCK_PAGES * 3 / 8;
 /// Pages that the first fault of a stream brings back.
@@ -141,12 +143,16 @@ fn place(table: &[AtomicU64], key: u64) -> Option<(u64, &[AtomicU64])> {
 const COUNT_MASK: u64 = 1023;
 
 /// How many pages of the block of `page` windows have brought home, and where that is kept: a
-/// word of 10 bits of count and 54 bits of hash, never 0 when in use. A block that
-/// is not known takes the place that its hash picks.
+/// word of 10 bits of count and 54 bits of hash, never 0 when in use. Neighbouring blocks are in
+/// different sets. A block that is not known takes the place of the smallest count; the others of
+/// its set lose a page, so that what nobody comes back to goes in the end.
 fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64)> {
-    let hash = mix(mix(key) ^ (page / BLOCK_PAGES));
+    let block = page / BLOCK_PAGES;
+    let key = mix(key);
+    let hash = mix(key ^ block);
     let nsets = table.len() / (WAYS + BLOCKS);
-    let set = nsets * WAYS + (to_usize(hash >> 12) & nsets.checked_sub(1)?) * BLOCKS;
+    let set = to_usize((key >> 32).wrapping_add(block)) & nsets.checked_sub(1)?;
+    let set = nsets * WAYS + set * BLOCKS;
     let words = table.get(set..set + BLOCKS)?;
     let name = hash | COUNT_MASK;
     // Bounded: BLOCKS words.
@@ -156,22 +162,38 @@ fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64
             return Some((word, raw & COUNT_MASK));
         }
     }
-    let word = words.get(to_usize(hash >> 10) % BLOCKS)?;
-    word.store(hash & !COUNT_MASK, Relaxed);
-    Some((word, 0))
+    let mut least = words.first()?;
+    // Bounded: BLOCKS words.
+    for word in words {
+        let raw = word.load(Relaxed);
+        if raw & COUNT_MASK < least.load(Relaxed) & COUNT_MASK {
+            least = word;
+        }
+        if raw & COUNT_MASK != 0 {
+            word.store(raw - 1, Relaxed);
+        }
+    }
+    least.store(hash & !COUNT_MASK, Relaxed);
+    Some((least, 0))
 }
 
-/// Is so much of the block of `page` at home already that the rest is wanted, too? If not, a window
-/// of `order` comes now, and is counted.
-fn dense(table: &[AtomicU64], key: u64, page: u64, order: u32) -> bool {
+/// How much comes home with a scattered fault at `page`, at least `order`: more, the more of its
+/// block is there already. It is counted.
+fn grown(table: &[AtomicU64], key: u64, page: u64, order: u32) -> u32 {
     let Some((word, count)) = count_of(table, key, page) else {
-        return false;
+        return order;
     };
-    let dense = count >= DENSE;
+    let order = if count >= DENSE {
+        MOST
+    } else if count >= WANTED {
+        START
+    } else {
+        order
+    };
     // What comes home as a whole begins anew.
-    let count = if dense { 0 } else { count + (1 << order) };
+    let count = if order == MOST { 0 } else { count + (1 << order) };
     word.store(word.load(Relaxed) & !COUNT_MASK | count, Relaxed);
-    dense
+    order
 }
 
 /// The window of a fault at `page` in the address space `key`, inside
@@ -199,10 +221,14 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
     // Bounded: WAYS streams.
     for way in ways {
         let raw = way.load(Relaxed);
+        if raw == 0 && oldest.is_none() {
+            oldest = Some((way, START));
+        }
+        // Most are far away, whatever else they are; see next().
+        if page.wrapping_sub(raw & AT_MASK).wrapping_add(BLOCK_PAGES) >= 3 * BLOCK_PAGES {
+            continue;
+        }
         let Some(stream) = Stream::unpack(raw, tag) else {
-            if raw == 0 && oldest.is_none() {
-                oldest = Some((way, START));
-            }
             continue;
         };
         if let Some(dir) = stream.next(page) {
@@ -226,8 +252,7 @@ pub fn fault(table: &[AtomicU64], key: u64, page: u64, lo: u64, hi: u64, max: u3
             };
             let order = if order < LEAST { LEAST } else { order };
             let order = if order > START { START } else { order };
-            let whole = dense(table, key, page, order);
-            (way, if whole { MOST } else { order }, Way::Unknown)
+            (way, grown(table, key, page, order), Way::Unknown)
         }
     };
     let order = if order > most { most } else { order };
