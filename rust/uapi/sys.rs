@@ -357,6 +357,7 @@ pub const HMM_DMIRROR_FAIL_COPY_TO_DEVICE: _bindgen_ty_8 = 1;
 pub const HMM_DMIRROR_FAIL_COPY_TO_RAM: _bindgen_ty_8 = 2;
 pub const HMM_DMIRROR_FAIL_ZERO: _bindgen_ty_8 = 3;
 pub const HMM_DMIRROR_FAIL_WAIT: _bindgen_ty_8 = 4;
+pub const HMM_DMIRROR_FAIL_LONG: _bindgen_ty_8 = 5;
 pub type _bindgen_ty_8 = ::core::ffi::c_uint;
 /// struct hmm_dmirror_fail - make the device fail (needs CAP_SYS_ADMIN)
 /// @size: (in) sizeof(struct hmm_dmirror_fail)

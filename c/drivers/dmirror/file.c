@@ -151,7 +151,7 @@ static int fail_ioctl(struct dmirror *dmirror, struct hmm_dmirror_fail *fail)
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
 	/* A leg to fail and how often, or neither. */
-	if (fail->leg > HMM_DMIRROR_FAIL_WAIT || !fail->leg != !fail->count ||
+	if (fail->leg > HMM_DMIRROR_FAIL_LONG || !fail->leg != !fail->count ||
 	    (!fail->leg && fail->skip))
 		return -EINVAL;
 	/* Coherent memory is copied by the CPU; there is nothing to fail. */

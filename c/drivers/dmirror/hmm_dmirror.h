@@ -294,6 +294,7 @@ enum {
 	HMM_DMIRROR_FAIL_COPY_TO_RAM	= 2,
 	HMM_DMIRROR_FAIL_ZERO		= 3,
 	HMM_DMIRROR_FAIL_WAIT		= 4,
+	HMM_DMIRROR_FAIL_LONG		= 5,	/* copies of more than a page: wanted page by page */
 };
 
 /**

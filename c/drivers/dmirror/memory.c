@@ -31,6 +31,14 @@ static bool should_fail(struct dmirror_device *device, u32 leg)
 	return fail;
 }
 
+/* What becomes of a segment that shall be copied: 0, or why not. */
+static int copy_error(struct dmirror_device *device, u32 leg, const struct hmm_segment *seg)
+{
+	if (should_fail(device, leg))
+		return -EIO;
+	return seg->npages > 1 && should_fail(device, HMM_DMIRROR_FAIL_LONG) ? -EAGAIN : 0;
+}
+
 /* The RAM that stands for one page of device memory. */
 static struct page *backing_page(struct dmirror_device *device, u64 index)
 {
@@ -44,10 +52,9 @@ static int copy_to_device(struct hmm_region *region, struct hmm_copy *copy)
 	u32 i;
 
 	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
-		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE)) {
-			seg->status = -EIO;
+		seg->status = copy_error(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE, seg);
+		if (seg->status)
 			continue;
-		}
 		for (i = 0; i < seg->npages; i++)
 			copy_highpage(backing_page(device, seg->dst + i),
 				      pfn_to_page(seg->src + i));
@@ -62,10 +69,9 @@ static int copy_to_ram(struct hmm_region *region, struct hmm_copy *copy)
 	u32 i;
 
 	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
-		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_RAM)) {
-			seg->status = -EIO;
+		seg->status = copy_error(device, HMM_DMIRROR_FAIL_COPY_TO_RAM, seg);
+		if (seg->status)
 			continue;
-		}
 		for (i = 0; i < seg->npages; i++)
 			copy_highpage(pfn_to_page(seg->dst + i),
 				      backing_page(device, seg->src + i));
@@ -101,10 +107,9 @@ static int copy_from_peer(struct hmm_region *region, struct hmm_copy *copy)
 	if (hmm_region_ops(copy->peer) != &dmirror_region_ops)
 		return -EOPNOTSUPP;
 	for (seg = copy->seg; seg < copy->seg + copy->nr; seg++) {
-		if (should_fail(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE)) {
-			seg->status = -EIO;
+		seg->status = copy_error(device, HMM_DMIRROR_FAIL_COPY_TO_DEVICE, seg);
+		if (seg->status)
 			continue;
-		}
 		for (i = 0; i < seg->npages; i++)
 			copy_highpage(backing_page(device, seg->dst + i),
 				      backing_page(peer, seg->src + i));

@@ -423,7 +423,7 @@ fn garbage(env: &Env) -> Outcome {
         ..stage.compute()
     };
     stage.refuses("CHECKSUM with an operand", ioctl::COMPUTE, arg, none)?;
-    for leg in [5, 6, 255, u32::MAX] {
+    for leg in [6, 7, 255, u32::MAX] {
         let arg = sys::hmm_dmirror_fail { leg, ..fail_arg() };
         stage.refuses(&format!("FAIL leg {leg}"), ioctl::FAIL, arg, none)?;
     }

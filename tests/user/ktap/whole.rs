@@ -7,13 +7,14 @@ use crate::buffer::{Buffer, HUGE, word};
 use crate::harness::{Child, Env, Outcome, Stop, Test, conserved, ensure, ensure_eq, skip, test};
 use crate::pattern::Dice;
 use crate::sys::{Gate, errno};
-use hmm_uapi::Device;
+use hmm_uapi::{Device, sys};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     test("whole::both_ways", both_ways),
+    test("whole::copied_in_pieces", copied_in_pieces),
     test("whole::dontneed_while_requested", |env| {
         race(env, request, dontneed)
     }),
@@ -82,6 +83,38 @@ fn both_ways(env: &Env) -> Outcome {
             "came home in pieces"
         );
         buffer.verify(2)?;
+    }
+    conserved(&device).map(drop)
+}
+
+/// A device that cannot copy a folio in one go asks for its pages: they move, one by one, and none is
+/// lost or counted twice.
+fn copied_in_pieces(env: &Env) -> Outcome {
+    let device = env.open()?;
+    need_whole(env, &device)?;
+    // The folio alone is refused, or each of its parts as well, down to single pages.
+    for count in [1, u64::MAX] {
+        let buffer = Buffer::huge(1)?;
+        buffer.fill(3);
+        device.fail(sys::HMM_DMIRROR_FAIL_LONG, 0, count)?;
+        let there = buffer.to_device(&device);
+        device.fail(sys::HMM_DMIRROR_FAIL_NONE, 0, 0)?;
+        there?;
+        ensure_eq!(buffer.local(&device)?, buffer.pages(), "on the device");
+        ensure!(!is_whole(&device, &buffer)?, "moved as a whole");
+        buffer.verify(3)?;
+        for home in [request, touch, evict] {
+            let buffer = block(&device, 4)?;
+            ensure!(is_whole(&device, &buffer)?, "to the device in pieces");
+            device.fail(sys::HMM_DMIRROR_FAIL_LONG, 0, count)?;
+            let back = home(&device, &buffer);
+            device.fail(sys::HMM_DMIRROR_FAIL_NONE, 0, 0)?;
+            back?;
+            let places = buffer.places(&device)?;
+            ensure!(places.iter().all(|place| !place.is_pmd()), "came as a whole");
+            buffer.verify(4)?;
+            ensure_eq!(buffer.local(&device)?, 0, "still on the device");
+        }
     }
     conserved(&device).map(drop)
 }
