@@ -436,7 +436,9 @@ pub fn to_device(
         // A page that stands alone, and a frame in hand: RAM is mostly scattered.
         if first & ALONE == Entry::VALID | Entry::MIGRATE
             && plan.supply.len != 0
-            && rest.get(1).is_none_or(|next| next >> Entry::SHIFT != entry.pfn() + 1)
+            && rest
+                .get(1)
+                .is_none_or(|next| next >> Entry::SHIFT != entry.pfn() + 1)
         {
             let page = plan.supply.next;
             plan.supply.next += 1;

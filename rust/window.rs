@@ -191,7 +191,11 @@ fn grown(table: &[AtomicU64], key: u64, page: u64, order: u32) -> u32 {
         order
     };
     // What comes home as a whole begins anew.
-    let count = if order == MOST { 0 } else { count + (1 << order) };
+    let count = if order == MOST {
+        0
+    } else {
+        count + (1 << order)
+    };
     word.store(word.load(Relaxed) & !COUNT_MASK | count, Relaxed);
     order
 }

@@ -111,7 +111,10 @@ fn copied_in_pieces(env: &Env) -> Outcome {
             device.fail(sys::HMM_DMIRROR_FAIL_NONE, 0, 0)?;
             back?;
             let places = buffer.places(&device)?;
-            ensure!(places.iter().all(|place| !place.is_pmd()), "came as a whole");
+            ensure!(
+                places.iter().all(|place| !place.is_pmd()),
+                "came as a whole"
+            );
             buffer.verify(4)?;
             ensure_eq!(buffer.local(&device)?, 0, "still on the device");
         }
