@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
-    long("vram::sleeps_and_wakes", sleeps),
+    long("sleep::with_pages_resident", sleeps),
     test("vram::there_and_back", there_and_back),
     test("vram::commands_compute", commands),
     test("vram::commands_at_any_offset", odd_offsets),
