@@ -52,7 +52,9 @@ def measure() -> dict[str, Any]:
     if build.returncode:
         sys.exit("coverage: the tests do not build\nnext: cargo test --no-run")
     messages = [json.loads(line) for line in build.stdout.splitlines() if line.startswith("{")]
-    programs = [m["executable"] for m in messages if m.get("profile", {}).get("test") and m.get("executable")]
+    tests = [m for m in messages if m.get("profile", {}).get("test") and m.get("executable")]
+    # The first that has a function speaks for it: the library with its own tests comes last, in whatever order they were built.
+    programs = [m["executable"] for m in sorted(tests, key=lambda m: (m["target"]["kind"] == ["lib"], m["target"]["name"]))]
     for program in programs:
         if subprocess.run([program, "--quiet"], cwd=ROOT, env=environment, check=False).returncode:
             sys.exit(f"coverage: {Path(program).name} failed\nnext: cargo test")
