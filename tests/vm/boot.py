@@ -127,7 +127,8 @@ def _boot(kernel: Kernel, machine: Machine, tree: initramfs.Tree, jobs: list[Job
     if not report.finished and not report.trouble:
         last = f", during '{listener.current.name}'" if listener.current else ""
         early = f"QEMU ended before the kernel was up (exit {qemu.returncode}); see {place}/qemu.log"
-        report.trouble = f"the kernel stopped{last}" if report.boot_seconds else early
+        stopped = f"the kernel stopped{last}, and QEMU with exit code {qemu.returncode}; see {place}/qemu.log"
+        report.trouble = stopped if report.boot_seconds else early
     return report
 
 

@@ -12,6 +12,8 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+# A kernel may be built so that debugfs no longer shows it by itself.
+mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
