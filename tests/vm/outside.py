@@ -7,6 +7,7 @@ A test writes a line to the third serial port and reads one back:
     used FILE           how many pages are not all zeroes
     flip FILE WORD      change the lowest bit of the first such word; answers the number of its page
     monitor COMMAND     QEMU's answer, in one line; {FILE} in the command is the path of one
+    wake                the machine will suspend now: wake it as soon as it sleeps. A clock's alarm that rings before is lost
 
 The answer is `ok ...` or `error ...`. The files are those that the kernel in the machine has as its video memory, so what
 is seen here is what really is there.
@@ -109,6 +110,9 @@ class Outside:
         """One request, one line."""
         verb, _, rest = request.partition(" ")
         try:
+            if verb == "wake":
+                threading.Thread(target=self._wake, daemon=True).start()
+                return "ok"
             if verb == "monitor":
                 return f"ok {self._ask_monitor(self._with_paths(rest))}"
             name, _, word = rest.partition(" ")
@@ -125,6 +129,15 @@ class Outside:
             return f"error no such request: {request}"
         except (KeyError, ValueError, OSError) as error:
             return f"error {request}: {error!r}"
+
+    def _wake(self) -> None:
+        end = time.monotonic() + 60
+        while not self._stop.wait(0.5) and time.monotonic() < end:
+            if "suspended" in self._ask_monitor("info status"):
+                # For those who sleep deeply.
+                self._stop.wait(0.5)
+                self._ask_monitor("system_wakeup")
+                return
 
     def _ask_monitor(self, command: str) -> str:
         link = self._connect(self._monitor)

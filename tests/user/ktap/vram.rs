@@ -1633,9 +1633,7 @@ fn sleeps(env: &Env) -> Outcome {
         buffer.to_device(&device)?;
         kept.push((device, buffer, seed));
     }
-    let alarm = "/sys/class/rtc/rtc0/wakealarm";
-    fs::write(alarm, "0")?;
-    fs::write(alarm, "+4")?;
+    Outside::new()?.ask("wake")?;
     fs::write("/sys/power/mem_sleep", "deep")?;
     fs::write("/sys/power/state", "mem")?;
     for (device, buffer, seed) in &kept {
