@@ -75,6 +75,7 @@ unsigned int hmm_batch_moved(const struct hmm_batch *b, unsigned int n, unsigned
 	const unsigned long *src = b->src, *dst = b->dst, *end = dst + n;
 	unsigned int npages = 0;
 
+	static_assert(MIGRATE_PFN_VALID == 1 && MIGRATE_PFN_MIGRATE == 2);
 	/* A whole folio is all of its batch. */
 	if (hmm_entry_order(*dst)) {
 		npages = *src & MIGRATE_PFN_MIGRATE ? HMM_BLOCK_PAGES : 0;
@@ -82,7 +83,6 @@ unsigned int hmm_batch_moved(const struct hmm_batch *b, unsigned int n, unsigned
 		return npages;
 	}
 	/* One expression without a branch for each entry: most of what there is. */
-	static_assert(MIGRATE_PFN_VALID == 1 && MIGRATE_PFN_MIGRATE == 2);
 	while (dst < end)
 		npages += *dst++ & *src++ >> 1 & 1;
 	return npages;
