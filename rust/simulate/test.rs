@@ -2,7 +2,7 @@
 //! The policies do on traces what they are for, and the checked-in traces are what the
 //! generator writes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hmm_simulate::generate::{NAMES, generate};
 use hmm_simulate::home::{self, Rule};
@@ -12,9 +12,12 @@ use hmm_simulate::trace::Trace;
 /// Traces of real programs; their heads say how they were recorded.
 const RECORDED: [&str; 2] = ["sort", "sqlite3"];
 
+fn place() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/traces")
+}
+
 fn read(name: &str) -> Option<Trace> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/traces");
-    let text = std::fs::read_to_string(place.join(format!("{name}.trace"))).expect(name);
+    let text = std::fs::read_to_string(place().join(format!("{name}.trace"))).expect(name);
     Trace::parse(&text).ok()
 }
 
@@ -24,12 +27,11 @@ fn home(name: &str, rule: Rule) -> home::Home {
 
 #[test]
 fn checked_in_traces_are_the_generated_ones() {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/traces");
     for name in NAMES {
         assert_eq!(read(name), generate(name), "{name}: make traces");
     }
     assert!(generate("nothing").is_none());
-    for entry in std::fs::read_dir(place).expect("tests/traces") {
+    for entry in std::fs::read_dir(place()).expect("tests/traces") {
         let path = entry.expect("an entry").path();
         let text = std::fs::read_to_string(&path).expect("readable");
         assert!(Trace::parse(&text).is_ok(), "{}", path.display());
