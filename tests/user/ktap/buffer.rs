@@ -2,7 +2,7 @@
 //! Memory under test: a mapping filled with a pattern that can be told from any other, page by
 //! page.
 
-use crate::harness::{Stop, ensure_eq};
+use crate::harness::{Stop, ensure, ensure_eq};
 pub use crate::pattern::word;
 use hmm_uapi::{Device, Direction, PAGE_SIZE, Place, Range, sys};
 use std::io;
@@ -248,6 +248,17 @@ impl Buffer {
             "pages that are on the device"
         );
         Ok(moved)
+    }
+
+    /// Moves everything to the device, whatever else has to go home for it. The kernel may hold a page
+    /// of ours for a moment (compaction, a list of the other processor), so once may not be enough.
+    pub fn to_full_device(&self, device: &Device) -> Result<(), Stop> {
+        let mut calls = Vec::new();
+        while self.local(device)? < self.pages {
+            ensure!(calls.len() < 4, "pages that do not go: {calls:?}");
+            calls.push(device.mv(self.range(), Direction::ToDeviceMakingRoom)?);
+        }
+        Ok(())
     }
 
     /// Moves everything back; no page may stay.

@@ -50,16 +50,14 @@ fn room_by_age(env: &Env) -> Outcome {
     let old = fill_up(&device, 0)?;
     // A first turn of the clock's hand: everything was marked when it came.
     let first = Buffer::filled(512, 1)?;
-    let moved = device.mv(first.range(), Direction::ToDeviceMakingRoom)?;
-    ensure_eq!(moved.moved, 512, "{moved:?}");
+    first.to_full_device(&device)?;
     // The device uses some, so that others are older.
     let used = old.pages() / 2..old.pages() / 2 + 8 * 512;
     let before = old.places_of(&device, used.clone())?;
     let before = before.iter().filter(|place| place.is_local()).count();
     device.checksum(old.part(used.clone()))?;
     let second = Buffer::filled(16 * 512, 2)?;
-    let moved = device.mv(second.range(), Direction::ToDeviceMakingRoom)?;
-    ensure_eq!(moved.moved, 16 * 512, "{moved:?}");
+    second.to_full_device(&device)?;
     let after = old.places_of(&device, used)?;
     let after = after.iter().filter(|place| place.is_local()).count();
     ensure!(
@@ -112,8 +110,7 @@ fn room_among_pinned(env: &Env) -> Outcome {
     let held = unsafe { libc::vmsplice(into.as_raw_fd(), &piece, 1, 0) };
     ensure_eq!(held, 4 * 4096);
     let new = Buffer::filled(1024, 7)?;
-    let moved = device.mv(new.range(), Direction::ToDeviceMakingRoom)?;
-    ensure_eq!(moved.moved, 1024, "{moved:?}");
+    new.to_full_device(&device)?;
     let pinned = old.places_of(&device, 0..4)?;
     ensure!(
         pinned.iter().all(|place| place.is_local()),
