@@ -334,6 +334,8 @@ impl Player<'_> {
         if pid == 0 {
             let code = match self.child(step) {
                 Ok(()) => 0,
+                // The memory of a parent goes before its children hear that it is dead: reading it fails.
+                Err(Stop::Other(_)) if self.is_doomed() => 0,
                 Err(stop) => {
                     self.tell(step, &Stop::Other(format!("in the child: {stop}")));
                     1
@@ -369,6 +371,13 @@ impl Player<'_> {
         self.arena
             .write(second, move |page| contents(seed, actor, number, page))?;
         self.arena.verify(first).map(drop)
+    }
+
+    /// Whether the process of this actor has killed itself.
+    fn is_doomed(&self) -> bool {
+        self.stage.board.processes[self.actor.process]
+            .doomed
+            .load(Ordering::Acquire)
     }
 
     /// The child: has what its parent had, and changes it for itself alone.
