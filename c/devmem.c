@@ -238,6 +238,9 @@ struct resource *hmm_devmem_find_hole(struct device *device, u64 size)
 		return ERR_PTR(-EOPNOTSUPP);
 	if (!size || size > HMM_MAX_SIZE)
 		return ERR_PTR(-EINVAL);
+	/* The search of older kernels, which goes downwards, would begin below zero. */
+	if (size > iomem_resource.end)
+		return ERR_PTR(-ERANGE);
 	return devm_request_free_mem_region(device, &iomem_resource, size);
 }
 

@@ -286,6 +286,8 @@ static inline size_t fault_in_safe_writeable(const char __user *uaddr, size_t si
 	struct mm_struct *mm = current->mm;
 	int ret = 0;
 
+	if (end < at)
+		return size;
 	mmap_read_lock(mm);
 	for (; at < end; at = PAGE_ALIGN(at + 1)) {
 		ret = fixup_user_fault(mm, at, FAULT_FLAG_WRITE, NULL);
@@ -322,10 +324,18 @@ static inline int hmm_range_fault_foreign(struct hmm_range *range)
 {
 	unsigned int write = range->default_flags & HMM_PFN_REQ_WRITE ? FAULT_FLAG_WRITE : 0;
 	int ret = hmm_range_fault(range);
+	struct vm_area_struct *vma;
 	unsigned long addr;
 
 	if (HMM_KERNEL_BY_PFN || ret != -EFAULT || !(range->default_flags & HMM_PFN_REQ_FAULT))
 		return ret;
+	/* Nothing comes home for a call that must fail all the same. */
+	for (addr = range->start; addr < range->end; addr = vma->vm_end) {
+		vma = find_vma(range->notifier->mm, addr);
+		if (!vma || addr < vma->vm_start ||
+		    !(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
+			return ret;
+	}
 	for (addr = range->start; addr < range->end; addr += PAGE_SIZE)
 		if (fixup_user_fault(range->notifier->mm, addr, write, NULL))
 			return ret;

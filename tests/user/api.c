@@ -805,8 +805,9 @@ static int two_regions(int fd)
 	cmd.region = 0;
 	need(!command(fd, PROBE_TO_DEVICE, &cmd) && cmd.moved == N, "back to the first");
 	need(!ioctl(fd, PROBE_REMOVE, 1), "errno %d", errno);
-	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds, 2 * N, PROBE_DEVICE) == N &&
-	     count(kinds, 2 * N, PROBE_RAM) == N, "half of it came home");
+	/* 5.10 asks the driver's own handler to bring them home, and that takes the neighbours along. */
+	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds, N, PROBE_RAM) == N &&
+	     count(kinds + N, N, PROBE_DEVICE) > N - PROBE_WINDOW, "half of it came home");
 	need(!device_read(fd, p, 2 * N, copy) && !wrong(copy, 2 * N, 1), "the device reads it");
 	need(!wrong(p, 2 * N, 1), "so does the CPU");
 	cmd.region = 1;

@@ -12,7 +12,7 @@ _REPORT = re.compile(
     r"INFO: task .* blocked|detected stalls? on|self-detected stall|soft lockup|hard LOCKUP|hung_task|"
     r"Bad page (state|map)|Bad rss-counter|non-zero pgtables_bytes|refcount_t:|list_(add|del) corruption|"
     r"use-after-free|Out of memory: Killed|unreferenced object|UBSAN:|KASAN:|possible .*deadlock|"
-    r"new suspected memory leaks|turning off the locking correctness validator|DEBUG_LOCKS_WARN_ON")
+    r"turning off the locking correctness validator|DEBUG_LOCKS_WARN_ON")
 # Our modules' names, as they stand in a message.
 _OURS = re.compile(r"hmm[_-](devmem|dmirror|core|port|vram)")
 # Every module from outside the kernel's tree causes these two, whatever it does.

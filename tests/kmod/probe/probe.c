@@ -34,9 +34,8 @@
 #define vm_fault_t_or_int vm_fault_t
 #endif
 
-/* Pages looked at or moved at once, and brought home with a fault. */
+/* Pages looked at or moved at once. */
 #define PROBE_BATCH	512
-#define PROBE_WINDOW	16
 /* Device pages that are handed out; the rest of the range stays idle. */
 #define PROBE_PAGES	8192UL
 

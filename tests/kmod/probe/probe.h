@@ -8,6 +8,9 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
+/* Pages that a fault brings home, at most. */
+#define PROBE_WINDOW	16
+
 /* How a driver makes an idle page one in use; every way that drivers are known to have. */
 enum probe_order {
 	PROBE_LOCK_GET,		/* lock_page(), get_page() */

@@ -481,6 +481,9 @@ fn gone_bad(env: &Env) -> Outcome {
     if !PathBuf::from(offline).exists() {
         skip!("this kernel cannot declare a page bad");
     }
+    if env.is_private() && fs::read_to_string("/proc/sys/kernel/osrelease")?.starts_with("5.10.") {
+        skip!("5.10 takes no private page for bad: its memory_failure() says EBUSY");
+    }
     let device = env.open()?;
     let before = device.info()?;
     let buffer = Buffer::filled(64, 9)?;
