@@ -806,8 +806,10 @@ static int two_regions(int fd)
 	need(!command(fd, PROBE_TO_DEVICE, &cmd) && cmd.moved == N, "back to the first");
 	need(!ioctl(fd, PROBE_REMOVE, 1), "errno %d", errno);
 	/* 5.10 asks the driver's own handler to bring them home, and that takes the neighbours along. */
-	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds, N, PROBE_RAM) == N &&
-	     count(kinds + N, N, PROBE_DEVICE) > N - PROBE_WINDOW, "half of it came home");
+	need(!snapshot(fd, p, 2 * N, kinds, 0) && count(kinds + N, N, PROBE_RAM) == N &&
+	     count(kinds, N, PROBE_DEVICE) > N - PROBE_WINDOW,
+	     "%zu came home, and %zu of the others stayed", count(kinds + N, N, PROBE_RAM),
+	     count(kinds, N, PROBE_DEVICE));
 	need(!device_read(fd, p, 2 * N, copy) && !wrong(copy, 2 * N, 1), "the device reads it");
 	need(!wrong(p, 2 * N, 1), "so does the CPU");
 	cmd.region = 1;

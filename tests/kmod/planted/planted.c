@@ -43,14 +43,18 @@ static int use_after_free(void)
 	return 0;
 }
 
-/* Nobody remembers where this is. */
+/* Nobody remembers where these are. Several: the last pointer to one may be somewhere still. */
 static int leak(void)
 {
-	char *bytes = kmalloc(SIZE, GFP_KERNEL);
+	char *bytes;
+	int i;
 
-	if (!bytes)
-		return -ENOMEM;
-	memset(bytes, 0x5a, SIZE);
+	for (i = 0; i < 8; i++) {
+		bytes = kmalloc(SIZE, GFP_KERNEL);
+		if (!bytes)
+			return -ENOMEM;
+		memset(bytes, 0x5a, SIZE);
+	}
 	return 0;
 }
 
