@@ -43,10 +43,9 @@ class Line:
         """What its command line has besides: a report of all that is wrong and none for being slow, and disks as disk.py makes.
 
         And page tables of four levels: a timer that rings in 7.3's identify_cpu(), which forgets the five for a moment,
-        has KASAN find every address wild, and the machine never comes up. And interrupts of devices as the firmware says,
-        not as ACPI does: KASAN makes ACPI's answer take longer than the 30 s after which ACPI itself gives up, for each bind.
+        has KASAN find every address wild, and the machine never comes up.
         """
-        return ("kasan_multi_shot", "watchdog_thresh=60", "brd.rd_nr=2", "brd.rd_size=65536", "no5lvl", "acpi=noirq") if self.config else ()
+        return ("kasan_multi_shot", "watchdog_thresh=60", "brd.rd_nr=2", "brd.rd_size=65536", "no5lvl") if self.config else ()
 
     @property
     def slow(self) -> int:
