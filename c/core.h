@@ -370,7 +370,8 @@ int hmm_core_victim(const struct hmm_core *core,
  *
  * Starts small, doubles while faults continue a window in either direction,
  * halves when they are scattered. When scattered faults have brought three eighths of a
- * 2 MiB block home, the rest of it comes along with the next.
+ * 2 MiB block home, the rest of it comes along with the next, unless the block went to the
+ * device meanwhile: hmm_core_went().
  *
  * Context: Any.
  */
@@ -381,6 +382,16 @@ void hmm_core_window(const struct hmm_core *core,
 		     u64 hi,
 		     u32 max,
 		     struct hmm_window *out);
+
+/**
+ * hmm_core_went() - pages went to the device.
+ * @core: the region
+ * @key: names the address space, as with hmm_core_window()
+ * @page: virtual page number of one of them; the others are in the same 2 MiB
+ *
+ * Context: Any.
+ */
+void hmm_core_went(const struct hmm_core *core, u64 key, u64 page);
 
 /**
  * hmm_core_map_init() - make an empty map of an address space in lent memory.

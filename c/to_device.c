@@ -184,6 +184,8 @@ static enum try try_from(struct hmm_region *region, struct hmm_region *peer,
 	if (ret)
 		return ret;
 
+	if (moved)
+		hmm_core_went(region->core, (unsigned long)vma->vm_mm, PHYS_PFN(start));
 	m->moved += moved;
 	m->skipped[HMM_SKIP_HOLE] += holes;
 	m->skipped[HMM_SKIP_BUSY] += n - holes - plan.wanted;

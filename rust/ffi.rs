@@ -475,7 +475,8 @@ pub unsafe extern "C" fn hmm_core_victim(
 ///
 /// Starts small, doubles while faults continue a window in either direction,
 /// halves when they are scattered. When scattered faults have brought three eighths of a
-/// 2 MiB block home, the rest of it comes along with the next.
+/// 2 MiB block home, the rest of it comes along with the next, unless the block went to the
+/// device meanwhile: hmm_core_went().
 ///
 /// Context: Any.
 ///
@@ -503,6 +504,23 @@ pub unsafe extern "C" fn hmm_core_window(
             npages: 1,
         },
     };
+}
+
+/// hmm_core_went() - pages went to the device.
+/// @core: the region
+/// @key: names the address space, as with hmm_core_window()
+/// @page: virtual page number of one of them; the others are in the same 2 MiB
+///
+/// Context: Any.
+///
+/// # Safety
+/// `core` is null or a living region.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hmm_core_went(core: *const Core, key: u64, page: u64) {
+    // SAFETY: C's living region.
+    if let Some(region) = unsafe { region(core) } {
+        region.went(key, page);
+    }
 }
 
 /// The memory of a map, for the length of the call.

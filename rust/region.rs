@@ -379,6 +379,11 @@ impl<'a> Region<'a> {
         window::fault(self.core.streams, key, page, lo, hi, max)
     }
 
+    /// [`window::went`].
+    pub fn went(&self, key: u64, page: u64) {
+        window::went(self.core.streams, key, page);
+    }
+
     /// Bytes of the memory that grow with the region, without the slots.
     pub fn metadata(npages: u64) -> usize {
         let layout = Layout::of(npages, 1);

@@ -7,11 +7,13 @@
 //! 2 MiB boundaries, so that they can come back as whole folios.
 //!
 //! Of a block that scattered faults have brought home by a quarter, more comes along; by three
-//! eighths, it is wanted as a whole: the rest of it comes with the next one.
+//! eighths, it is wanted as a whole: the rest of it comes with the next one. What goes to the
+//! device again counts no more: where both sides use the same pages in turns, scattered faults
+//! stay small.
 //!
 //! Streams and the counts of blocks live in a small table of lent memory, one 64-bit
-//! word each. It forgets, and is not told when pages go to the device again: a word
-//! that is lost, overwritten or out of date costs a worse window, nothing else.
+//! word each. It forgets: a word that is lost, overwritten or out of date costs a worse
+//! window, nothing else.
 #![forbid(unsafe_code)]
 
 use crate::atomic::{AtomicU64, Ordering::Relaxed};
@@ -94,18 +96,19 @@ impl Stream {
     }
 
     /// The stream after a fault at `page` that continues this one, and its
-    /// window's direction; `None` when it does not. Up to one window's length
+    /// window's direction; `None` when it does not. Less than half a window's length
     /// may lie between: pages in between can be at home already.
     fn next(self, page: u64) -> Option<Way> {
         let len = 1 << self.order;
+        let near = len / 2;
         let end = match self.way {
             Way::Unknown => self.at.saturating_add(len),
             Way::Up | Way::Down => self.at,
         };
-        if self.way != Way::Down && page >= end && page - end < len {
+        if self.way != Way::Down && page >= end && page - end < near {
             return Some(Way::Up);
         }
-        if self.way != Way::Up && page < self.at && self.at - page <= len {
+        if self.way != Way::Up && page < self.at && self.at - page <= near {
             return Some(Way::Down);
         }
         None
@@ -142,25 +145,33 @@ fn place(table: &[AtomicU64], key: u64) -> Option<(u64, &[AtomicU64])> {
 
 const COUNT_MASK: u64 = 1023;
 
-/// How many pages of the block of `page` windows have brought home, and where that is kept: a
-/// word of 10 bits of count and 54 bits of hash, never 0 when in use. Neighbouring blocks are in
-/// different sets. A block that is not known takes the place of the smallest count; the others of
-/// its set lose a page, so that what nobody comes back to goes in the end.
-fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64)> {
-    let block = page / BLOCK_PAGES;
+/// The words among which the pages of `block` that windows have brought home are counted, and what
+/// a word that does is called: 10 bits of count, here all ones, and 54 bits of hash; never 0 when
+/// in use. Neighbouring blocks are in different sets.
+fn counts(table: &[AtomicU64], key: u64, block: u64) -> Option<(&[AtomicU64], u64)> {
     let key = mix(key);
-    let hash = mix(key ^ block);
     let nsets = table.len() / (WAYS + BLOCKS);
     let set = to_usize((key >> 32).wrapping_add(block)) & nsets.checked_sub(1)?;
     let set = nsets * WAYS + set * BLOCKS;
     let words = table.get(set..set + BLOCKS)?;
-    let name = hash | COUNT_MASK;
+    Some((words, mix(key ^ block) | COUNT_MASK))
+}
+
+/// The word that is called `name`.
+fn known(words: &[AtomicU64], name: u64) -> Option<&AtomicU64> {
     // Bounded: BLOCKS words.
-    for word in words {
-        let raw = word.load(Relaxed);
-        if raw | COUNT_MASK == name {
-            return Some((word, raw & COUNT_MASK));
-        }
+    words
+        .iter()
+        .find(|word| word.load(Relaxed) | COUNT_MASK == name)
+}
+
+/// How many pages of the block of `page` are at home, and where that is kept. A block that is
+/// not known takes the place of the smallest count; the others of its set lose a page, so that
+/// what nobody comes back to goes in the end.
+fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64)> {
+    let (words, name) = counts(table, key, page / BLOCK_PAGES)?;
+    if let Some(word) = known(words, name) {
+        return Some((word, word.load(Relaxed) & COUNT_MASK));
     }
     let mut least = words.first()?;
     // Bounded: BLOCKS words.
@@ -173,8 +184,17 @@ fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64
             word.store(raw - 1, Relaxed);
         }
     }
-    least.store(hash & !COUNT_MASK, Relaxed);
+    least.store(name & !COUNT_MASK, Relaxed);
     Some((least, 0))
+}
+
+/// Pages of the block of `page` went to the device: none of it counts as brought home any more.
+pub fn went(table: &[AtomicU64], key: u64, page: u64) {
+    if let Some((words, name)) = counts(table, key, page / BLOCK_PAGES) {
+        if let Some(word) = known(words, name) {
+            word.store(name & !COUNT_MASK, Relaxed);
+        }
+    }
 }
 
 /// How much comes home with a scattered fault at `page`, at least `order`: more, the more of its

@@ -323,6 +323,20 @@ static void test_window(void)
 	EQ(w.npages, 1);
 	hmm_core_window(core, 42, 5, 0, 100, ~0u, &w);
 	CHECK(w.npages >= 1 && w.npages <= 512);
+	/* Scattered faults grow, but not in a block that goes to the device between them. */
+	for (page = 0, most = 0; page < 100; page++) {
+		hmm_core_went(core, 7, 1 << 21);
+		hmm_core_window(core, 7, (1 << 21) + page * 239 % 512, 0, 1 << 22, 512, &w);
+		if (page > 8 && w.npages > most)
+			most = w.npages;
+	}
+	CHECK(most < 64);
+	for (page = 0, most = 0; page < 100 && most < 512; page++) {
+		hmm_core_window(core, 7, (1 << 21) + page * 239 % 512, 0, 1 << 22, 512, &w);
+		most = w.npages;
+	}
+	EQ(most, 512);
+	hmm_core_went(core, 7, ~0ull);
 	free(core);
 }
 
@@ -444,6 +458,7 @@ static void test_null(void)
 	hmm_core_stats(NULL, &s);
 	CHECK(s.total == 0x1111111111111111ull);
 	hmm_core_stats(core, NULL);
+	hmm_core_went(NULL, 0, 9);
 	hmm_core_window(NULL, 0, 9, 0, 100, 64, &w);
 	EQ(w.first, 9);
 	EQ(w.npages, 1);

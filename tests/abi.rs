@@ -212,6 +212,7 @@ fn garbage(core: *const hmm_devmem::region::Core, call: &Call, total: u64) -> c_
                 ffi::hmm_core_window(core, *key, *page, *lo, *hi, *max, &mut w);
                 assert!(w.first <= *page && *page - w.first < w.npages, "{w:?}");
                 assert!(w.npages <= 512, "{w:?}");
+                ffi::hmm_core_went(core, *key, *lo);
                 0
             }
         }

@@ -5,7 +5,7 @@
 
 mod lent;
 
-use hmm_devmem::atomic::AtomicU64;
+use hmm_devmem::atomic::{AtomicU64, Ordering::Relaxed};
 use hmm_devmem::evict;
 use hmm_devmem::frames::{Frames, Released};
 use hmm_devmem::map::{Map, Refused};
@@ -224,6 +224,7 @@ fn a_table_of_no_streams() {
     window::format(&[]);
     let w = window::fault(&[], 1, 100, 0, 1000, 64);
     assert!(w.first <= 100 && 100 - w.first < w.npages);
+    window::went(&[], 1, 100);
     let table: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
     // Outside of its own bounds, beyond all pages, and with no pages wanted.
     for (page, lo, hi, max) in [
@@ -234,7 +235,9 @@ fn a_table_of_no_streams() {
     ] {
         let w = window::fault(&table, 1, page, lo, hi, max);
         assert_eq!((w.first, w.npages), (page, 1));
+        window::went(&table, 1, page);
     }
+    assert!(table.iter().all(|word| word.load(Relaxed) == 0));
 }
 
 #[test]

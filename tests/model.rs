@@ -576,91 +576,6 @@ proptest! {
         let n = hmm_devmem::plan::to_ram(&src, &dst, first, &mut seg).expect("a valid plan");
         prop_assert_eq!(&seg[..n as usize], &coalesce(&pages, 1)[..]);
     }
-
-    /// A window holds the page, stays inside, and is never larger than allowed,
-    /// whatever it is asked.
-    #[test]
-    fn window_bounds(
-        faults in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0..64u32), 1..50),
-        npages in 1..100_000u64,
-        key in any::<u64>(),
-    ) {
-        let lent = Lent::new(npages, 1);
-        let region = lent.region();
-        for (page, lo, hi, shift) in faults {
-            // Page numbers as far as 57-bit addresses reach, and beyond.
-            let page = if shift % 2 == 0 { page % 1000 } else { page >> (shift % 30) };
-            let lo = lo.checked_rem(page).unwrap_or(0);
-            let hi = page.saturating_add(hi % 5000);
-            let max = 1 << (shift % 10);
-            let w = region.window(key, page, lo, hi, max);
-            prop_assert!(w.npages >= 1 && w.first <= page && page - w.first < w.npages, "{:?}", w);
-            prop_assert!(w.npages <= u64::from(max), "{:?} of {}", w, max);
-            if page < hi {
-                prop_assert!(w.first >= lo && w.first + w.npages <= hi, "{:?} in {}..{}", w, lo, hi);
-            } else {
-                prop_assert_eq!(w.npages, 1);
-            }
-        }
-    }
-}
-
-/// Pages brought back and faults taken by a walk, with windows up to 512.
-fn walk(pages: impl Iterator<Item = u64>, lo: u64, hi: u64) -> (u64, u64) {
-    let lent = Lent::new(1 << 20, 2);
-    let region = lent.region();
-    let mut home = std::collections::HashSet::new();
-    let mut faults = 0;
-    for page in pages {
-        if home.contains(&page) {
-            continue;
-        }
-        faults += 1;
-        let w = region.window(77, page, lo, hi, 512);
-        home.extend(w.first..w.first + w.npages);
-    }
-    (home.len() as u64, faults)
-}
-
-#[test]
-fn window_follows_a_walk() {
-    let base = 0x7_f000_0000;
-    for (name, (home, faults)) in [
-        ("up", walk(base + 5..base + 16384, base, base + 16384)),
-        ("down", walk((base..base + 16384).rev(), base, base + 16384)),
-        (
-            "strided",
-            walk((base..base + 16384).step_by(3), base, base + 16384),
-        ),
-    ] {
-        assert!(home >= 16384 - 64, "{name}: nearly all of it: {home}");
-        assert!(faults <= 45, "{name}: {faults} faults");
-    }
-    // Two walks at once, in opposite directions.
-    let both = (0..8192).flat_map(|i| [base + i, base + 16383 - i]);
-    let (home, faults) = walk(both, base, base + 16384);
-    assert!(
-        home == 16384 && faults <= 80,
-        "two walks: {home} pages, {faults} faults"
-    );
-}
-
-#[test]
-fn window_shrinks_when_faults_are_scattered() {
-    let mut random = Random(1);
-    let far = (0..2000).map(|_| random.below(1 << 30));
-    let (home, faults) = walk(far, 0, 1 << 30);
-    let each = home as f64 / faults as f64;
-    assert!(each < 6.0, "{each} pages a fault");
-}
-
-#[test]
-fn window_off_is_one_page() {
-    let lent = Lent::new(512, 1);
-    for page in 0..100 {
-        let w = lent.region().window(1, page, 0, 100, 1);
-        assert_eq!((w.first, w.npages), (page, 1));
-    }
 }
 
 /// Blocks that the device keeps using stay; the others go, each once in a turn.
@@ -697,30 +612,6 @@ fn the_clock_spares_what_is_used() {
     region.touch(0, u64::MAX);
     assert!(region.victim(1).is_ok());
     assert_eq!(region.victim(0), Err(Errno::INVAL));
-}
-
-/// Scattered faults that come to everything get blocks as a whole in the end; those that come
-/// to little get little.
-#[test]
-fn windows_grow_where_neighbours_are_wanted() {
-    let base = 0x7_f000_0000;
-    let all = |n| (0..n).map(move |i| base + i * 7919 % 16384);
-    let (home, faults) = walk(all(16384), 0, 1 << 40);
-    assert_eq!(home, 16384);
-    assert!(faults < 2300, "{faults} faults");
-    let (home, faults) = walk(all(1000), 0, 1 << 40);
-    assert!(home < 4500 && faults > 800, "{home} pages, {faults} faults");
-    // A block that came home as a whole begins anew when it is on the device again.
-    let lent = Lent::new(1 << 20, 1);
-    let region = lent.region();
-    for turn in 0..4 {
-        let mut windows = (0..).map(|i| region.window(1, base + i * 239 % 512, 0, 1 << 40, 512));
-        let small = windows.position(|w| w.npages == 512);
-        assert!(
-            small.is_some_and(|n| (4..100).contains(&n)),
-            "turn {turn}: {small:?}"
-        );
-    }
 }
 
 #[test]

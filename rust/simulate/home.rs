@@ -164,7 +164,12 @@ pub fn replay(trace: &Trace, rule: Rule) -> Home {
     for event in &trace.events {
         let (space, page, npages) = (event.space, event.page, event.npages);
         match event.what {
-            What::In | What::Dev => world.leave(space, page, npages, Some(Place::Device)),
+            What::In | What::Dev => {
+                world.leave(space, page, npages, Some(Place::Device));
+                for block in page / BLOCK..=(page + npages - 1) / BLOCK {
+                    world.region.went(space, block * BLOCK);
+                }
+            }
             What::Cpu => (page..page + npages).for_each(|page| world.touch(space, page)),
             // The program's wish; what the recorded system did by itself is not ours.
             What::Out(Some(Cause::Request)) => {

@@ -63,6 +63,14 @@ fn windows_follow_and_hold_back() {
             "{name}: {window:?} {block:?}"
         );
     }
+    // What the device takes back counts no more: nothing here is worth a larger window.
+    for name in ["scattered", "hot", "pingpong"] {
+        let (window, fixed) = (home(name, Rule::Window), home(name, Rule::Fixed));
+        assert!(
+            window.brought * 3 < fixed.brought * 2 && window.waste() < fixed.waste(),
+            "{name}: {window:?} {fixed:?}"
+        );
+    }
     let (density, one) = (home("scan", Rule::Density), home("scan", Rule::One));
     assert!(density.faults * 10 < one.faults && density.waste() < 0.01);
 }

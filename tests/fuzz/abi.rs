@@ -104,6 +104,9 @@ fn calls(bytes: &mut Bytes<'_>, arrays: &mut Arrays) -> Option<()> {
                     let (lo, hi) = (bytes.number()?, bytes.number()?);
                     let max = bytes.number()? as u32;
                     ffi::hmm_core_window(core, key, page, lo, hi, max, &mut w);
+                    if max % 2 == 0 {
+                        ffi::hmm_core_went(core, key, lo);
+                    }
                     assert!(w.first <= page && page - w.first < w.npages && w.npages <= 512);
                     0
                 }
