@@ -9,6 +9,7 @@
 #include <linux/string.h>
 
 #define SIZE	100
+#define LARGE	(4 * PAGE_SIZE)	/* more than any slab cache has */
 
 static char *bug = "";
 module_param(bug, charp, 0444);
@@ -43,17 +44,20 @@ static int use_after_free(void)
 	return 0;
 }
 
-/* Nobody remembers where these are. Several: the last pointer to one may be somewhere still. */
+/*
+ * Nobody remembers where these are. Several: the last pointer to one may be somewhere still. Large:
+ * small ones come out of per-CPU arrays in 7.x, which keep the pointer, and kmemleak finds it there.
+ */
 static int leak(void)
 {
 	char *bytes;
 	int i;
 
 	for (i = 0; i < 8; i++) {
-		bytes = kmalloc(SIZE, GFP_KERNEL);
+		bytes = kmalloc(LARGE, GFP_KERNEL);
 		if (!bytes)
 			return -ENOMEM;
-		memset(bytes, 0x5a, SIZE);
+		memset(bytes, 0x5a, LARGE);
 	}
 	return 0;
 }
