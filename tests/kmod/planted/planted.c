@@ -45,8 +45,9 @@ static int use_after_free(void)
 }
 
 /*
- * Nobody remembers where these are. Several: the last pointer to one may be somewhere still. Large:
- * small ones come out of per-CPU arrays in 7.x, which keep the pointer, and kmemleak finds it there.
+ * Nobody remembers where these are. Several: the last pointer to one may be somewhere still.
+ * Large: small ones come out of per-CPU arrays in 7.x, which keep the pointer, and kmemleak
+ * finds it there.
  */
 static int leak(void)
 {
