@@ -157,12 +157,13 @@ fn counts(table: &[AtomicU64], key: u64, block: u64) -> Option<(&[AtomicU64], u6
     Some((words, mix(key ^ block) | COUNT_MASK))
 }
 
-/// The word that is called `name`.
-fn known(words: &[AtomicU64], name: u64) -> Option<&AtomicU64> {
+/// The word that is called `name`, and its count.
+fn known(words: &[AtomicU64], name: u64) -> Option<(&AtomicU64, u64)> {
     // Bounded: BLOCKS words.
-    words
-        .iter()
-        .find(|word| word.load(Relaxed) | COUNT_MASK == name)
+    words.iter().find_map(|word| {
+        let raw = word.load(Relaxed);
+        (raw | COUNT_MASK == name).then_some((word, raw & COUNT_MASK))
+    })
 }
 
 /// How many pages of the block of `page` are at home, and where that is kept. A block that is
@@ -170,8 +171,9 @@ fn known(words: &[AtomicU64], name: u64) -> Option<&AtomicU64> {
 /// what nobody comes back to goes in the end.
 fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64)> {
     let (words, name) = counts(table, key, page / BLOCK_PAGES)?;
-    if let Some(word) = known(words, name) {
-        return Some((word, word.load(Relaxed) & COUNT_MASK));
+    let found = known(words, name);
+    if found.is_some() {
+        return found;
     }
     let mut least = words.first()?;
     // Bounded: BLOCKS words.
@@ -191,7 +193,7 @@ fn count_of(table: &[AtomicU64], key: u64, page: u64) -> Option<(&AtomicU64, u64
 /// Pages of the block of `page` went to the device: none of it counts as brought home any more.
 pub fn went(table: &[AtomicU64], key: u64, page: u64) {
     if let Some((words, name)) = counts(table, key, page / BLOCK_PAGES) {
-        if let Some(word) = known(words, name) {
+        if let Some((word, _)) = known(words, name) {
             word.store(name & !COUNT_MASK, Relaxed);
         }
     }

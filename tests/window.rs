@@ -236,21 +236,20 @@ fn walk(pages: impl Iterator<Item = u64>, lo: u64, hi: u64) -> (u64, u64) {
 
 #[test]
 fn window_follows_a_walk() {
-    let base = 0x7_f000_0000;
     for (name, (home, faults)) in [
-        ("up", walk(base + 5..base + 16384, base, base + 16384)),
-        ("down", walk((base..base + 16384).rev(), base, base + 16384)),
+        ("up", walk(BASE + 5..BASE + 16384, BASE, BASE + 16384)),
+        ("down", walk((BASE..BASE + 16384).rev(), BASE, BASE + 16384)),
         (
             "strided",
-            walk((base..base + 16384).step_by(3), base, base + 16384),
+            walk((BASE..BASE + 16384).step_by(3), BASE, BASE + 16384),
         ),
     ] {
         assert!(home >= 16384 - 64, "{name}: nearly all of it: {home}");
         assert!(faults <= 45, "{name}: {faults} faults");
     }
     // Two walks at once, in opposite directions.
-    let both = (0..8192).flat_map(|i| [base + i, base + 16383 - i]);
-    let (home, faults) = walk(both, base, base + 16384);
+    let both = (0..8192).flat_map(|i| [BASE + i, BASE + 16383 - i]);
+    let (home, faults) = walk(both, BASE, BASE + 16384);
     assert!(
         home == 16384 && faults <= 80,
         "two walks: {home} pages, {faults} faults"
@@ -279,8 +278,7 @@ fn window_off_is_one_page() {
 /// to little get little.
 #[test]
 fn windows_grow_where_neighbours_are_wanted() {
-    let base = 0x7_f000_0000;
-    let all = |n| (0..n).map(move |i| base + i * 7919 % 16384);
+    let all = |n| (0..n).map(move |i| BASE + i * 7919 % 16384);
     let (home, faults) = walk(all(16384), 0, 1 << 40);
     assert_eq!(home, 16384);
     assert!(faults < 2300, "{faults} faults");
@@ -290,7 +288,7 @@ fn windows_grow_where_neighbours_are_wanted() {
     let lent = Lent::new(1 << 20, 1);
     let region = lent.region();
     for turn in 0..4 {
-        let mut windows = (0..).map(|i| region.window(1, base + i * 239 % 512, 0, 1 << 40, 512));
+        let mut windows = (0..).map(|i| region.window(1, BASE + i * 239 % 512, 0, 1 << 40, 512));
         let small = windows.position(|w| w.npages == 512);
         assert!(
             small.is_some_and(|n| (4..100).contains(&n)),
@@ -299,7 +297,7 @@ fn windows_grow_where_neighbours_are_wanted() {
     }
 }
 
-/// A block that goes to the device in between counts as scattered for ever.
+/// Faults in a block that goes to the device between them stay scattered for ever.
 #[test]
 fn what_went_to_the_device_does_not_count() {
     let lent = Lent::new(1 << 20, 1);
