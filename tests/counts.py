@@ -19,7 +19,8 @@ LIST = ROOT / "tests" / "counts.txt"
 # How often each is done: enough that what happens now and then has its share.
 TIMES = {
     "pair-4K": 4000, "pair-64K": 4000, "pair-2M": 4000, "churn-95": 40000, "batch-512": 200, "to-ram-contiguous": 400,
-    "to-ram-scattered": 400, "to-ram-whole": 4000, "map-insert": 65536, "map-lookup": 65536, "prefetch": 2000, "window": 4000}
+    "to-ram-scattered": 400, "to-ram-whole": 4000, "map-insert": 65536, "map-lookup": 65536, "prefetch": 2000, "window-stream": 4000,
+    "window-scattered": 4000}
 # Compilers differ by some percent; a change worth a look is more than that.
 TOLERANCE = 0.10
 

@@ -98,6 +98,28 @@ fn map(n: u64, insert: u64, lookup: u64) {
     }
 }
 
+/// Faults each of which lies where the last window ended.
+fn stream(n: u64) {
+    let lent = Lent::new(FRAMES, 1);
+    let mut page = 0;
+    for _ in 0..n {
+        let window = lent.region().window(1, black_box(page), 0, u64::MAX, 64);
+        page = window.first + window.npages;
+    }
+}
+
+/// Faults anywhere in as many pages as the region has.
+fn scattered(n: u64) {
+    let lent = Lent::new(FRAMES, 1);
+    let mut random = Random(3);
+    for _ in 0..n {
+        black_box(
+            lent.region()
+                .window(1, random.below(FRAMES), 0, u64::MAX, 64),
+        );
+    }
+}
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let name = args.next().unwrap_or_default();
@@ -128,9 +150,8 @@ fn main() {
             let fault = [1 << (i % 64), 0, 0, 1 << 7, 0, 0, 0, 0];
             black_box(prefetch(black_box(&[0; 8]), black_box(&fault), 51));
         }),
-        "window" => (0..n).for_each(|i| {
-            black_box(lent.region().window(1, black_box(i * 8), 0, u64::MAX, 64));
-        }),
+        "window-stream" => stream(n),
+        "window-scattered" => scattered(n),
         _ => panic!("counts: no such name: {name}"),
     }
 }

@@ -59,7 +59,7 @@ def everything(only: list[str], every: bool = False) -> int:
     harness(results)
     house(results)
     if guarded(results, lambda: prepare(lines)):
-        stages = (generated, core, install.everything, doctor.tests, host, fuzz, loading.tests)
+        stages = (generated, core, install.everything, doctor.tests, host, fuzz, counts, loading.tests)
         lanes([Task(lambda: [guarded(results, functools.partial(stage, results)) for stage in stages]),
                *_tasks(results, lines, lambda line: line.machines(every))])
     after = leftovers() - before
