@@ -33,6 +33,8 @@ PROGRAM = "target/release/hmm-storm"
 JSON = cache.TARGET / "soak.json"
 Row = dict[str, Any]
 _PER_BOOT = 200_000
+# Fewer do not meet every kind of operation, which hmm-storm says is a failure.
+_LEAST = 10_000
 _DONE = re.compile(r"# (\d+) operations in ([\d.]+) s")
 _KIND = re.compile(r"(\d+) times, (\d+) pages")
 
@@ -66,7 +68,7 @@ def soak(only: str | None, machine_name: str | None, operations: int, seed: int 
     cache.LOGS.mkdir(parents=True, exist_ok=True)
     with open(cache.TARGET / "soak.log", "a" if rows else "w", encoding="utf-8") as record:
         while done < operations:
-            step = min(_PER_BOOT, operations - done)
+            step = max(min(_PER_BOOT, operations - done), min(_LEAST, operations))
             tree = Tree(boot.place_for(found, "soak") / "tree")
             tree.add_modules(modules.modules, machine)
             disk.equip(tree, found)
