@@ -66,7 +66,10 @@ class Report:
 
 def _command(kernel: Kernel, machine: Machine, image: Path, console: Path, counting: bool, more: list[str]) -> list[str]:
     append = ["console=ttyS0", "panic=-1", "oops=panic", "log_buf_len=4M", "printk.devkmsg=on", "ignore_loglevel",
-              *machine.append, *kernel.line.append]
+              # The first event that is traced would have the kernel record the names of tasks, and for that rewrite a jump in
+              # the scheduler. QEMU's emulator with a thread per processor now and then goes on with the breakpoint that stood
+              # there meanwhile: "Oops: int3" in try_to_wake_up(), without any module loaded, within a minute of doing just that.
+              "trace_options=norecord-cmd", *machine.append, *kernel.line.append]
     words = ["qemu-system-x86_64", "-machine", "pc", "-m", str(machine.memory)]
     if counting:
         # One virtual nanosecond is one guest instruction; without rep-movs each repetition would count.
